@@ -1,0 +1,47 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from trtfarm import __version__
+from trtfarm_api import errors
+from trtfarm_api.auth import KeyCache
+from trtfarm_api.dispatcher import Dispatcher
+from trtfarm_api.farm import Farm
+from trtfarm_api.middleware import BodyLimit, RequestTimes
+from trtfarm_api.routes import fleet, health, jobs, models, plans, uploads
+from trtfarm_api.services.submissions import SubmissionService
+from trtfarm_api.services.uploads import UploadService
+
+
+def create_app(farm: Farm) -> FastAPI:
+    """The farm's parts belong to the caller, who closes them after the application has ended."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        dispatcher = Dispatcher(farm)
+        dispatcher.start()
+        yield
+        dispatcher.stop()
+
+    app = FastAPI(
+        title="trtfarm",
+        version=__version__,
+        description="A build farm for TensorRT engines.",
+        lifespan=lifespan,
+    )
+    app.state.farm = farm
+    app.state.keys = KeyCache(farm.database)
+    app.state.submissions = SubmissionService(farm)
+    app.state.uploads = UploadService(farm)
+    for module in (uploads, models, jobs, plans, fleet, health):
+        app.include_router(module.router)
+    errors.install(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestTimes, metrics=farm.metrics)
+    return app

@@ -1,0 +1,86 @@
+"""Who calls, and what they may do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.jobs import Scope
+from trtfarm.errors import AuthRequiredError, ScopeMissingError
+from trtfarm_api.farm import FarmDep
+from trtfarm_db.engine import Database
+from trtfarm_db.repositories.keys import KeyRepository
+
+_CACHE_SECONDS = 5.0
+_CACHE_ENTRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A key's id, or ``local`` on a farm without keys."""
+
+    name: str
+    scope: Scope
+
+
+LOCAL = Principal("local", Scope.ADMIN)
+
+
+class KeyCache:
+    """Keys found valid lately; a revoked one works for at most ``_CACHE_SECONDS`` more."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._entries: dict[Digest, tuple[float, Principal]] = {}
+
+    def check(self, key: str) -> Principal:
+        """Raises AuthError, KeyRevokedError."""
+        name, now = Digest.of_bytes(key.encode()), time.monotonic()
+        with self._lock:
+            until, principal = self._entries.get(name, (0.0, LOCAL))
+        if now < until:
+            return principal
+        with self._database.transaction() as connection:
+            principal = Principal(*KeyRepository(connection).check(key))
+        with self._lock:
+            if len(self._entries) >= _CACHE_ENTRIES:
+                self._entries.clear()
+            self._entries[name] = (now + _CACHE_SECONDS, principal)
+        return principal
+
+
+def requires(scope: Scope) -> Callable[[Request, FarmDep], Principal]:
+    """A dependency that lets through who has ``scope``.
+
+    Raises:
+        AuthRequiredError, AuthError, ScopeMissingError.
+    """
+
+    def dependency(request: Request, farm: FarmDep) -> Principal:
+        if not farm.require_keys:
+            return LOCAL
+        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not key:
+            raise AuthRequiredError(hint="Set TRTFARM_API_KEY, or send: Authorization: Bearer <key>.")
+        cache: KeyCache = request.app.state.keys
+        principal = cache.check(key.strip())
+        if not principal.scope.includes(scope):
+            raise ScopeMissingError(f"This needs a key with scope {scope}; yours has {principal.scope}.")
+        return principal
+
+    return dependency
+
+
+def scoped(scope: Scope) -> Any:
+    return Depends(requires(scope))
+
+
+Reader = Annotated[Principal, Depends(requires(Scope.READ))]
+Submitter = Annotated[Principal, Depends(requires(Scope.SUBMIT))]

@@ -1,0 +1,103 @@
+"""Errors → RFC 9457 problem documents. The only place that knows HTTP statuses."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from trtfarm import errors
+from trtfarm.contract.v1 import Problem
+
+_log = logging.getLogger(__name__)
+
+# The first class that matches, from special to general.
+_STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
+    (errors.AuthRequiredError, 401),
+    (errors.ScopeMissingError, 403),
+    (errors.AuthError, 401),
+    (errors.SizeExceededError, 413),
+    (errors.UploadTooLargeError, 413),
+    (errors.BodyTooLargeError, 413),
+    (errors.InvalidJsonError, 400),
+    (errors.InvalidCursorError, 400),
+    (errors.RangeUnsatisfiableError, 416),
+    (errors.OffsetMismatchError, 409),
+    (errors.UploadLockedError, 423),
+    (errors.InvalidRequestError, 422),
+    (errors.NotFoundError, 404),
+    (errors.ConflictError, 409),
+    (errors.StorageFullError, 507),
+    (errors.BlobCorruptError, 410),
+    (errors.UnavailableError, 503),
+)
+_RETRY_AFTER_SECONDS = 2
+_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 415: "UNSUPPORTED_MEDIA_TYPE"}
+
+
+def status_of(error: errors.TrtFarmError) -> int:
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, **more)
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status in {503, 423} else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="trtfarm"'
+    return JSONResponse(
+        document.model_dump(mode="json", exclude_none=True),
+        status,
+        headers,
+        media_type="application/problem+json",
+    )
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(errors.TrtFarmError, _farm_error)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _farm_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.TrtFarmError)  # noqa: S101 - by registration
+    status = status_of(error)
+    if status == 500:
+        _log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return problem(status, error.code, error.message, hint=error.hint, details=error.details)
+
+
+def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
+    issues = error.errors()
+    for issue in issues:
+        cause = (issue.get("ctx") or {}).get("error")
+        if isinstance(cause, errors.TrtFarmError):
+            return _farm_error(request, cause)
+    first = issues[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    if first["type"] in {"json_invalid", "json_type"}:
+        return problem(400, "INVALID_JSON", f"The body is not valid JSON: {first['msg']}.")
+    code = "UNKNOWN_FIELD" if first["type"] == "extra_forbidden" else "VALIDATION_ERROR"
+    message = f"There is no field {where!r}." if code == "UNKNOWN_FIELD" else f"{where}: {first['msg']}."
+    listed = [{"field": ".".join(map(str, issue["loc"])), "message": issue["msg"]} for issue in issues[:20]]
+    return problem(422, code, message, details={"errors": listed})
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - by registration
+    code = _CODES.get(error.status_code, HTTPStatus(error.status_code).name)
+    return problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    del error  # the server's log has it, with its traceback
+    return problem(
+        500, "INTERNAL", f"{request.method} {request.url.path} failed; the server's log tells why."
+    )

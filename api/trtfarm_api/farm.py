@@ -1,0 +1,45 @@
+"""What the routes and services of one API process share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from trtfarm.catalogue import Catalogue
+from trtfarm.inspection.pool import InspectionPool
+from trtfarm.ring import Bell
+from trtfarm.store import ArtifactStore
+from trtfarm_api.blobs import Blobs
+from trtfarm_api.metrics import Metrics
+from trtfarm_api.settings import ServerSettings
+from trtfarm_db.engine import Database
+
+
+@dataclass(frozen=True)
+class Farm:
+    """``require_keys``: every request must carry an API key."""
+
+    settings: ServerSettings
+    database: Database
+    store: ArtifactStore
+    bell: Bell
+    catalogue: Catalogue
+    inspection: InspectionPool
+    require_keys: bool
+    blobs: Blobs = field(init=False)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blobs", Blobs(self.database, self.store))
+        object.__setattr__(self, "metrics", Metrics(self.database))
+
+
+def farm_of(connection: HTTPConnection) -> Farm:
+    farm: Farm = connection.app.state.farm
+    return farm
+
+
+FarmDep = Annotated[Farm, Depends(farm_of)]

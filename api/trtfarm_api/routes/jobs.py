@@ -1,0 +1,142 @@
+"""Jobs: submit, follow, cancel, retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.jobs import JobState, Scope
+from trtfarm.contract.v1 import JobEvent, JobPage, JobRequest, JobView, SubmissionView
+from trtfarm.errors import JobNotFinishedError, NotFoundError
+from trtfarm_api.auth import Submitter, scoped
+from trtfarm_api.downloads import artifact_response
+from trtfarm_api.farm import Farm, FarmDep
+from trtfarm_api.paging import Cursor, Limit, next_cursor
+from trtfarm_api.services import SubmissionsDep
+from trtfarm_db.repositories import events
+from trtfarm_db.repositories.jobs import JobRepository
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[\x21-\x7e]+$")]
+
+_POLL_SECONDS = (0.02, 0.5)  # quick after something happened, then slower and slower
+
+
+@router.post("", status_code=201)
+def submit_job(
+    request: JobRequest,
+    principal: Submitter,
+    submissions: SubmissionsDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> SubmissionView:
+    """201: a job was queued. 200: it joined one in flight, or a finished plan is reused."""
+    submission = submissions.submit(request, principal.name, idempotency_key)
+    return _answer(submission, response)
+
+
+@router.get("", dependencies=[scoped(Scope.READ)])
+def list_jobs(
+    farm: FarmDep,
+    state: Annotated[list[JobState] | None, Query()] = None,
+    model: Digest | None = None,
+    gpu: Annotated[str | None, Query(max_length=80)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> JobPage:
+    """Newest first."""
+    with farm.database.transaction() as connection:
+        jobs = JobRepository(connection).page(
+            states=state or (), model=model, gpu=gpu, before=cursor, limit=limit + 1
+        )
+    return JobPage(jobs=tuple(jobs[:limit]), next=next_cursor(jobs, limit))
+
+
+@router.get("/{job_id}", dependencies=[scoped(Scope.READ)])
+def get_job(job_id: str, farm: FarmDep) -> JobView:
+    """With its attempts and, while queued, its position."""
+    return _job(farm, job_id, full=True)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, principal: Submitter, farm: FarmDep) -> JobView:
+    """A queued job ends here; a running one when its worker hears of it, within seconds."""
+    del principal
+    with farm.database.transaction() as connection:
+        return JobRepository(connection).cancel(job_id)
+
+
+@router.post("/{job_id}/retry", status_code=201)
+def retry_job(
+    job_id: str, principal: Submitter, submissions: SubmissionsDep, response: Response
+) -> SubmissionView:
+    """A new job for the spec of one that failed or was cancelled."""
+    return _answer(submissions.retry(job_id, principal.name), response)
+
+
+@router.get("/{job_id}/log", dependencies=[scoped(Scope.READ)])
+def get_job_log(job_id: str, request: Request, farm: FarmDep) -> Response:
+    """TensorRT's log of the last attempt that ended, as text."""
+    job = _job(farm, job_id, full=True)
+    logs = [attempt.log for attempt in job.attempts or () if attempt.log is not None]
+    if not logs:
+        if job.state.terminal:
+            raise NotFoundError(f"Job {job_id} left no log.")
+        raise JobNotFinishedError(f"Job {job_id} is {job.state}; its log comes with the end of an attempt.")
+    return artifact_response(farm, request, logs[-1], media_type="text/plain; charset=utf-8")
+
+
+def _exists(job_id: str, farm: FarmDep) -> None:
+    """Before the stream starts, an error still can be an answer."""
+    _job(farm, job_id)
+
+
+@router.get(
+    "/{job_id}/events",
+    dependencies=[scoped(Scope.READ), Depends(_exists)],
+    response_class=EventSourceResponse,
+)
+async def follow_job(
+    job_id: str, farm: FarmDep, last_event_id: Annotated[int, Header(ge=0)] = 0
+) -> AsyncIterator[ServerSentEvent]:
+    """Events of a job as they happen, from `Last-Event-ID` on; `progress` between them. Ends with the job.
+
+    The data of every event is the job as it then stands.
+    """
+    interval, shown = _POLL_SECONDS[0], None
+    while True:
+        job, news = await to_thread.run_sync(_look, farm, job_id, last_event_id)
+        for event in news:
+            yield ServerSentEvent(data=job, event=event.kind, id=str(event.id))
+            last_event_id = event.id
+        if not news and job.progress is not None and job.progress != shown:
+            yield ServerSentEvent(data=job, event="progress")
+        if job.state.terminal:
+            return
+        interval = _POLL_SECONDS[0] if news else min(interval * 1.2, _POLL_SECONDS[1])
+        shown = job.progress
+        await asyncio.sleep(interval)
+
+
+def _look(farm: Farm, job_id: str, after: int) -> tuple[JobView, list[JobEvent]]:
+    with farm.database.transaction() as connection:
+        news = events.after(connection, job_id, after)
+        return JobRepository(connection).get(job_id, full=True), news
+
+
+def _job(farm: Farm, job_id: str, *, full: bool = False) -> JobView:
+    with farm.database.transaction() as connection:
+        return JobRepository(connection).get(job_id, full=full)
+
+
+def _answer(submission: SubmissionView, response: Response) -> SubmissionView:
+    if submission.disposition != "created":
+        response.status_code = 200
+    response.headers["Location"] = f"/v1/jobs/{submission.job.job_id}"
+    return submission

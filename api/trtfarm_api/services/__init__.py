@@ -1,0 +1,25 @@
+"""What the API does, without HTTP. The dependencies hand one instance of each to the routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from trtfarm_api.services.submissions import SubmissionService
+from trtfarm_api.services.uploads import UploadService
+
+
+def _uploads(connection: HTTPConnection) -> UploadService:
+    service: UploadService = connection.app.state.uploads
+    return service
+
+
+def _submissions(connection: HTTPConnection) -> SubmissionService:
+    service: SubmissionService = connection.app.state.submissions
+    return service
+
+
+UploadsDep = Annotated[UploadService, Depends(_uploads)]
+SubmissionsDep = Annotated[SubmissionService, Depends(_submissions)]

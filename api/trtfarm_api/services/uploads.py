@@ -1,0 +1,234 @@
+"""Files on their way in: announced, sent in as many pieces as it takes, verified, accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from anyio import to_thread
+
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.leases import PublishedBlob
+from trtfarm.contract.models import ExternalFile, ModelManifest
+from trtfarm.contract.v1 import UploadRequest, UploadView
+from trtfarm.errors import (
+    ConflictError,
+    ExternalDataMissingError,
+    ModelNotFoundError,
+    OffsetMismatchError,
+    SizeExceededError,
+    StorageFullError,
+    TrtFarmError,
+    UploadLockedError,
+    UploadTooLargeError,
+)
+from trtfarm.inspection.sniff import sniff
+from trtfarm_api.farm import Farm
+from trtfarm_db.repositories.artifacts import ArtifactRepository, ModelRepository
+from trtfarm_db.repositories.uploads import UploadRepository
+
+_WRITE_BYTES = 1 << 20
+_SNIFF_BYTES = 4096
+_RESERVE = 0.02  # of the staging disk stays free
+
+
+class UploadService:
+    """``offset`` of an upload is the size of its staging file: nothing else to keep in step after a crash."""
+
+    def __init__(self, farm: Farm) -> None:
+        self._farm = farm
+
+    def create(self, request: UploadRequest, principal: str) -> tuple[UploadView, bool]:
+        """Announces a file: (where to go on, whether this is a new upload).
+
+        One the farm has already is complete at once; an unfinished one of the same caller is resumed.
+
+        Raises:
+            UploadTooLargeError, StorageFullError.
+            ExternalDataMissingError: a model's external data must be uploaded before it.
+        """
+        if request.size_bytes > self._farm.settings.max_upload_bytes:
+            raise UploadTooLargeError(
+                f"{request.size_bytes} bytes are more than {self._farm.settings.max_upload_bytes}."
+            )
+        self._check_external_data(request)
+        with self._farm.database.transaction() as connection:
+            uploads = UploadRepository(connection)
+            open_id = uploads.find_open(request, principal)
+            upload_id = open_id or uploads.create(request, principal)
+        if self._is_here(request):
+            with self._farm.database.transaction() as connection:
+                UploadRepository(connection).complete(upload_id)
+            self._path(upload_id).unlink(missing_ok=True)
+            return self._view(upload_id, request, complete=True), open_id is None
+        self._check_space(request.size_bytes)
+        return self._view(upload_id, request, complete=False), open_id is None
+
+    def get(self, upload_id: str, principal: str) -> UploadView:
+        """Raises NotFoundError."""
+        with self._farm.database.transaction() as connection:
+            request, complete = UploadRepository(connection).get(upload_id, principal)
+        return self._view(upload_id, request, complete=complete)
+
+    async def append(
+        self, upload_id: str, principal: str, offset: int, chunks: AsyncIterator[bytes]
+    ) -> UploadView:
+        """Takes bytes from ``offset`` on; with the last one the file is verified and accepted.
+
+        What arrived before a connection broke is kept.
+
+        Raises:
+            OffsetMismatchError: ``details["offset"]`` tells where to go on.
+            SizeExceededError, UploadLockedError, StorageFullError.
+            DigestMismatchError, ModelError: the file is not accepted, and its bytes are dropped.
+        """
+        view = await to_thread.run_sync(self.get, upload_id, principal)
+        if view.complete:
+            if offset == view.size_bytes:
+                return view
+            raise OffsetMismatchError(f"Upload {upload_id} is complete.", offset=view.size_bytes)
+        with self._locked(upload_id) as descriptor:
+            have = os.fstat(descriptor).st_size
+            if have != offset:
+                raise OffsetMismatchError(
+                    f"Upload {upload_id} stands at {have}, not at {offset}.",
+                    hint=f"Send on from byte {have}.",
+                    offset=have,
+                )
+            have = await self._receive(descriptor, chunks, have, view.size_bytes)
+            if have < view.size_bytes:
+                return view.model_copy(update={"offset": have})
+            return await to_thread.run_sync(self._accept, upload_id, principal)
+
+    async def _receive(
+        self, descriptor: int, chunks: AsyncIterator[bytes], have: int, size_bytes: int
+    ) -> int:
+        buffer = bytearray()
+        try:
+            async for chunk in chunks:
+                if have + len(buffer) + len(chunk) > size_bytes:
+                    raise SizeExceededError(f"More than the declared {size_bytes} bytes were sent.")
+                buffer += chunk
+                if len(buffer) >= _WRITE_BYTES:
+                    have += await to_thread.run_sync(_write, descriptor, bytes(buffer))
+                    buffer.clear()
+        finally:
+            # Also when the client is gone: what came is worth keeping.
+            have += _write(descriptor, bytes(buffer))
+            os.fsync(descriptor)
+            self._farm.metrics.uploaded_bytes.inc(have)
+        return have
+
+    def _accept(self, upload_id: str, principal: str) -> UploadView:
+        path = self._path(upload_id)
+        with self._farm.database.transaction() as connection:
+            request, _ = UploadRepository(connection).get(upload_id, principal)
+        try:
+            stored = self._farm.store.put_file(path, request.digest, request.size_bytes)
+            blob = PublishedBlob(digest=request.digest, size_bytes=stored.size_bytes, etag=stored.etag)
+            if request.kind == "model":
+                self._accept_model(path, request, blob)
+            else:
+                with self._farm.database.transaction() as connection:
+                    ArtifactRepository(connection).add(blob, "external_data")
+        except StorageFullError:
+            raise  # the bytes stay: the last, empty PATCH can be sent again
+        except TrtFarmError as error:
+            if error.code not in {"UNAVAILABLE", "DB_UNAVAILABLE"}:
+                path.unlink(missing_ok=True)
+            raise
+        with self._farm.database.transaction() as connection:
+            UploadRepository(connection).complete(upload_id)
+        path.unlink(missing_ok=True)
+        return self._view(upload_id, request, complete=True)
+
+    def _accept_model(self, path: Path, request: UploadRequest, blob: PublishedBlob) -> None:
+        with path.open("rb") as file:
+            sniff(file.read(_SNIFF_BYTES), request.size_bytes)
+        sizes = {file.location: file.size_bytes for file in request.external_data}
+        info = self._farm.inspection.inspect(path, sizes)
+        unused = sorted(set(sizes) - set(info.external_data))
+        if unused:
+            raise ConflictError(f"The model does not use the external data {unused[0]!r}.")
+        with self._farm.database.transaction() as connection:
+            ArtifactRepository(connection).add(blob, "model")
+            ModelRepository(connection).add(manifest_of(request), info)
+
+    def _is_here(self, request: UploadRequest) -> bool:
+        files: list[Digest] = [request.digest, *(file.digest for file in request.external_data)]
+        if request.kind == "model":
+            try:
+                with self._farm.database.transaction() as connection:
+                    ModelRepository(connection).get(manifest_of(request).digest)
+            except ModelNotFoundError:
+                return False
+        return all(self._farm.blobs.usable(digest) for digest in files)
+
+    def _check_external_data(self, request: UploadRequest) -> None:
+        missing = [file for file in request.external_data if not self._has(file)]
+        if missing:
+            raise ExternalDataMissingError(
+                f"The external data {missing[0].location!r} ({missing[0].digest}) was not uploaded.",
+                hint='Upload external data first, each file with "kind": "external_data".',
+                missing=[file.location for file in missing],
+            )
+
+    def _has(self, file: ExternalFile) -> bool:
+        return self._farm.blobs.usable(file.digest)
+
+    def _check_space(self, size_bytes: int) -> None:
+        self._farm.settings.staging.mkdir(parents=True, exist_ok=True)
+        usage = shutil.disk_usage(self._farm.settings.staging)
+        if usage.free - size_bytes < usage.total * _RESERVE:
+            raise StorageFullError(
+                f"There is no space for {size_bytes} bytes; {usage.free} are free.",
+                hint="Free some space on the farm's staging disk.",
+            )
+
+    @contextlib.contextmanager
+    def _locked(self, upload_id: str) -> Iterator[int]:
+        self._farm.settings.staging.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path(upload_id), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield descriptor
+        except BlockingIOError:
+            raise UploadLockedError from None
+        finally:
+            os.close(descriptor)
+
+    def _path(self, upload_id: str) -> Path:
+        return self._farm.settings.staging / upload_id
+
+    def _view(self, upload_id: str, request: UploadRequest, *, complete: bool) -> UploadView:
+        path = self._path(upload_id)
+        offset = path.stat().st_size if path.exists() else 0
+        return UploadView(
+            upload_id=upload_id,
+            digest=request.digest,
+            size_bytes=request.size_bytes,
+            offset=request.size_bytes if complete else offset,
+            complete=complete,
+            model=manifest_of(request).digest if complete and request.kind == "model" else None,
+        )
+
+
+def manifest_of(request: UploadRequest) -> ModelManifest:
+    return ModelManifest(
+        onnx=request.digest, onnx_size_bytes=request.size_bytes, external_data=request.external_data
+    )
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    """All of it; raises StorageFullError when the disk is full, having written what fitted."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise StorageFullError(f"The upload could not be written: {error.strerror}.") from error
+    return len(data)

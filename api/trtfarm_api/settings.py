@@ -1,0 +1,45 @@
+"""Settings of the API: section [server] of configs/api.toml, TRTFARM_SERVER_* variables, defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trtfarm.contract.leases import RetryPolicy
+
+
+class ServerSettings(BaseModel):
+    """How the API serves.
+
+    Attributes:
+        host, port: where it listens. Anything but loopback demands API keys.
+        staging: folder for uploads under way; as large as the largest models together.
+        max_upload_bytes: largest file accepted.
+        dispatch_seconds: how often expired leases are reaped and queued jobs rung again.
+        lease_seconds: how long the reaper holds still after the database was away.
+        retry: when a job whose workers are lost is given up.
+        inspection_timeout_seconds, inspection_memory_bytes: limits for reading an uploaded ONNX file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8420, ge=0, le=65535)
+    staging: Path = Path("/var/tmp/trtfarm/uploads")  # noqa: S108 - a default for people to change
+    max_upload_bytes: int = Field(default=200 * 2**30, ge=1)
+    dispatch_seconds: float = Field(default=5, gt=0)
+    lease_seconds: float = Field(default=60, gt=0)
+    retry: RetryPolicy = RetryPolicy()
+    inspection_timeout_seconds: float = Field(default=120, gt=0)
+    inspection_memory_bytes: int = Field(default=8 * 2**30, ge=2**28)
+
+    @property
+    def requires_keys(self) -> bool:
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True

@@ -1,0 +1,89 @@
+"""Engines and transactions, for PostgreSQL and SQLite alike."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from trtfarm.errors import ConfigurationError, DatabaseUnavailableError
+from trtfarm_db.settings import DatabaseSettings
+
+# Older SQLite can corrupt a WAL database when the log is reset (fixed in 3.51.3).
+_WAL_SAFE = (3, 51, 3)
+
+
+class Database:
+    """An engine and its transactions. Statement errors that mean "not reachable" are translated here only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, settings: DatabaseSettings, process_name: str) -> Database:
+        """Raises ConfigurationError for a URL of another database; connects only when first used."""
+        url = make_url(settings.url.get_secret_value())
+        if url.get_backend_name() == "sqlite":
+            engine = create_engine(url, connect_args={"timeout": 30.0})
+            _configure_sqlite(engine)
+            return cls(engine)
+        if url.get_backend_name() != "postgresql":
+            raise ConfigurationError(
+                f"The database {url.get_backend_name()} is not supported.",
+                hint="Use postgresql+psycopg:// or sqlite:///.",
+            )
+        milliseconds = int(settings.statement_timeout_seconds * 1000)
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=settings.pool_size,
+            max_overflow=settings.pool_size,
+            pool_timeout=settings.connect_timeout_seconds,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": settings.connect_timeout_seconds,
+                "application_name": process_name,
+                "options": f"-c statement_timeout={milliseconds} -c timezone=UTC",
+            },
+        )
+        return cls(engine)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Commits when the block ends, rolls back when it raises.
+
+        Raises:
+            DatabaseUnavailableError: the database went away, or is too busy to answer.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (OperationalError, PoolTimeoutError) as error:
+            raise DatabaseUnavailableError from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailableError from error
+            raise
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    journal = "WAL" if sqlite3.sqlite_version_info >= _WAL_SAFE else "DELETE"
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        del record
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # Every transaction may write; upgrading a read lock later would fail instead of waiting.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

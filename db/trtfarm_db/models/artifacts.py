@@ -1,0 +1,74 @@
+"""Blobs the store holds, and what they are: models, plans, uploads under way."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from trtfarm_db.base import Base, Json, UtcDateTime, db_now
+
+_ID = String(36)
+_DIGEST = String(71)
+
+
+class Artifact(Base):
+    """A published blob. ``etag`` is the store's at the time its bytes were last verified."""
+
+    __tablename__ = "artifacts"
+
+    digest: Mapped[str] = mapped_column(_DIGEST, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    etag: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+    verified_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+
+
+class Model(Base):
+    """An ONNX input; ``manifest`` lists its files, ``info`` what was read from its graph."""
+
+    __tablename__ = "models"
+
+    digest: Mapped[str] = mapped_column(_DIGEST, primary_key=True)
+    manifest: Mapped[dict[str, Any]] = mapped_column(Json)
+    info: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+
+
+class Plan(Base):
+    """The one result of a build job."""
+
+    __tablename__ = "plans"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(_DIGEST, index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    model_digest: Mapped[str] = mapped_column(ForeignKey("models.digest"))
+    gpu: Mapped[str] = mapped_column(String(80))
+    runtime: Mapped[str] = mapped_column(String(80))
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    build_key: Mapped[str] = mapped_column(String(64), index=True)
+    build_seconds: Mapped[float]
+    io_digest: Mapped[str | None] = mapped_column(_DIGEST)
+    log_digest: Mapped[str | None] = mapped_column(_DIGEST)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+
+    __table_args__ = (Index("ix_plans_gpu_runtime_model_digest", "gpu", "runtime", "model_digest"),)
+
+
+class Upload(Base):
+    """A file on its way in. The bytes received so far lie in the API's staging folder."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    principal: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(_DIGEST)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(16))
+    external_data: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())

@@ -1,0 +1,251 @@
+"""Submitting, finding and cancelling jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, or_, select, update
+from uuid_utils import uuid7
+
+from trtfarm.contract.jobs import LIVE, Disposition, JobKind, JobState
+from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.v1 import JobView, PlanView
+from trtfarm.errors import ConflictError, IdempotencyConflictError, JobTerminalError, NotFoundError
+from trtfarm_db.base import db_now, dialect_insert
+from trtfarm_db.models import Attempt, Job, Plan, Submission
+from trtfarm_db.models.jobs import _LIVE
+from trtfarm_db.repositories import views
+from trtfarm_db.repositories.events import record
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What a submission asks for, resolved to an exact target."""
+
+    spec: BuildSpec
+    priority: int
+    timeout_seconds: float
+    kind: JobKind = JobKind.BUILD
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who submits; ``idempotency_key`` is unique per principal."""
+
+    principal: str
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+
+
+class RepeatedSubmissionError(ConflictError):
+    """The same submission was made at the same time."""
+
+
+class JobRepository:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # --- submissions ---
+
+    def find_submission(self, caller: Caller) -> tuple[str, Disposition] | None:
+        """The job that this caller's Idempotency-Key stands for, and what the first call did.
+
+        Raises:
+            IdempotencyConflictError: the key came with another request before.
+        """
+        if caller.idempotency_key is None:
+            return None
+        row = self._connection.execute(
+            select(Submission.job_id, Submission.disposition, Submission.request_hash).where(
+                Submission.principal == caller.principal,
+                Submission.idempotency_key == caller.idempotency_key,
+            )
+        ).first()
+        if row is None:
+            return None
+        if row.request_hash != caller.request_hash:
+            raise IdempotencyConflictError
+        return row.job_id, Disposition(row.disposition)
+
+    def create(self, new: NewJob) -> JobView | None:
+        """Queues a job; None if one with the same build key is in flight already."""
+        spec = new.spec
+        values = {
+            "id": str(uuid7()),
+            "kind": new.kind.value,
+            "state": JobState.QUEUED.value,
+            "build_key": spec.build_key,
+            "queue": spec.target.queue,
+            "model_digest": str(spec.model),
+            "gpu": spec.target.gpu,
+            "runtime": spec.target.runtime,
+            "spec": spec.model_dump(mode="json", exclude_none=True),
+            "priority": new.priority,
+            "timeout_seconds": new.timeout_seconds,
+            "available_at": db_now(),
+            "created_at": db_now(),
+        }
+        row = self._connection.execute(
+            self._insert(Job)
+            .values(values)
+            .on_conflict_do_nothing(index_elements=[Job.build_key], index_where=_LIVE)
+            .returning(Job)
+        ).first()
+        if row is None:
+            return None
+        record(self._connection, row.id, "queued", target=spec.target.queue)
+        return self._view(row)
+
+    def add_submission(self, caller: Caller, job_id: str, disposition: Disposition) -> None:
+        """Raises RepeatedSubmissionError if the caller's Idempotency-Key was used meanwhile."""
+        added = self._connection.execute(
+            self._insert(Submission)
+            .values(
+                id=str(uuid7()),
+                job_id=job_id,
+                disposition=disposition.value,
+                principal=caller.principal,
+                idempotency_key=caller.idempotency_key,
+                request_hash=caller.request_hash,
+            )
+            .on_conflict_do_nothing(index_elements=[Submission.principal, Submission.idempotency_key])
+        ).rowcount
+        if not added:
+            raise RepeatedSubmissionError
+
+    def find_by_key(self, build_key: str) -> JobView | None:
+        """The job in flight for a build key, else the newest that succeeded."""
+        row = self._connection.execute(
+            select(Job)
+            .where(Job.build_key == build_key, Job.state.in_([*LIVE, JobState.SUCCEEDED]))
+            .order_by((Job.state == JobState.SUCCEEDED.value), Job.id.desc())
+            .limit(1)
+        ).first()
+        return self._view(row) if row else None
+
+    # --- reading ---
+
+    def get(self, job_id: str, *, full: bool = False) -> JobView:
+        """``full`` adds attempts and, while queued, the position in the queue (0 is next).
+
+        Raises:
+            NotFoundError: no such job.
+        """
+        row = self._connection.execute(select(Job).where(Job.id == job_id)).first()
+        if row is None:
+            raise NotFoundError(f"There is no job {job_id}.")
+        if not full:
+            return self._view(row)
+        attempts = self._connection.execute(
+            select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)
+        )
+        position = self._position(row) if row.state == JobState.QUEUED else None
+        return self._view(
+            row, attempts=tuple(views.attempt_view(each) for each in attempts), queue_position=position
+        )
+
+    def page(
+        self,
+        *,
+        states: Sequence[JobState] = (),
+        model: str | None = None,
+        gpu: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[JobView]:
+        """Newest first, older than the job ``before``."""
+        query = select(Job).order_by(Job.id.desc()).limit(limit)
+        if states:
+            query = query.where(Job.state.in_(states))
+        if model:
+            query = query.where(Job.model_digest == model)
+        if gpu:
+            query = query.where(Job.gpu == gpu)
+        if before:
+            query = query.where(Job.id < before)
+        rows = self._connection.execute(query).all()
+        plans = self._plans([row.id for row in rows if row.state == JobState.SUCCEEDED])
+        return [views.job_view(row, plans.get(row.id)) for row in rows]
+
+    # --- cancelling ---
+
+    def cancel(self, job_id: str) -> JobView:
+        """Queued: ends here. Running: the worker learns of it with its next heartbeat.
+
+        Raises:
+            JobTerminalError: it has ended already.
+        """
+        ended = self._connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == JobState.QUEUED)
+            .values(
+                state=JobState.CANCELLED.value,
+                fence=Job.fence + 1,
+                cancel_requested_at=db_now(),
+                finished_at=db_now(),
+            )
+        ).rowcount
+        asked = self._connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
+            .values(cancel_requested_at=db_now())
+        ).rowcount
+        view = self.get(job_id)
+        if ended or asked:
+            record(self._connection, job_id, "cancelled" if ended else "cancel_requested")
+        elif view.state.terminal:
+            raise JobTerminalError(f"Job {job_id} has already {view.state}.")
+        return view
+
+    # --- for the ring ---
+
+    def queues_with_work(self) -> list[str]:
+        """Queues of jobs that could start now."""
+        return list(
+            self._connection.execute(
+                select(Job.queue)
+                .where(Job.state == JobState.QUEUED, Job.available_at <= db_now())
+                .group_by(Job.queue)
+            ).scalars()
+        )
+
+    def any_queued(self, queue: str) -> bool:
+        return (
+            self._connection.execute(
+                select(Job.id).where(Job.queue == queue, Job.state == JobState.QUEUED).limit(1)
+            ).first()
+            is not None
+        )
+
+    def counts(self) -> list[tuple[str, JobState, int]]:
+        """(queue, state, jobs) of all live jobs."""
+        rows = self._connection.execute(
+            select(Job.queue, Job.state, func.count())
+            .where(Job.state.in_(LIVE))
+            .group_by(Job.queue, Job.state)
+        )
+        return [(queue, JobState(state), count) for queue, state, count in rows]
+
+    def _insert(self, table: Any) -> Any:
+        return dialect_insert(self._connection, table)
+
+    def _position(self, row: Row[Any]) -> int:
+        ahead = or_(
+            Job.priority > row.priority,
+            (Job.priority == row.priority) & (Job.id < row.id),
+        )
+        return self._connection.execute(
+            select(func.count()).where(Job.queue == row.queue, Job.state == JobState.QUEUED, ahead)
+        ).scalar_one()
+
+    def _view(self, row: Row[Any], **extra: Any) -> JobView:
+        plans = self._plans([row.id]) if row.state == JobState.SUCCEEDED else {}
+        return views.job_view(row, plans.get(row.id), **extra)
+
+    def _plans(self, job_ids: list[str]) -> dict[str, PlanView]:
+        if not job_ids:
+            return {}
+        rows = self._connection.execute(select(Plan).where(Plan.job_id.in_(job_ids)))
+        return {row.job_id: views.plan_view(row) for row in rows}

@@ -1,0 +1,101 @@
+"""API keys: ``trtfarm_<id>_<secret>_<checksum>``.
+
+The prefix and the CRC-32 let scanners recognise a leaked key without asking the farm. The secret has
+256 random bits, so a plain SHA-256 of it is safe to keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import zlib
+
+from sqlalchemy import Connection, func, insert, or_, select, update
+
+from trtfarm.contract.jobs import Scope
+from trtfarm.contract.v1 import KeyView
+from trtfarm.errors import AuthError, KeyRevokedError, NotFoundError
+from trtfarm_db.base import db_now
+from trtfarm_db.models import ApiKey
+
+_PREFIX = "trtfarm"
+_TOUCH_SECONDS = 60.0
+
+
+class KeyRepository:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create(self, name: str, scope: Scope) -> tuple[str, str]:
+        """(key id, the key); the key is not kept and cannot be shown again."""
+        key_id, secret = secrets.token_hex(6), secrets.token_hex(32)
+        body = f"{_PREFIX}_{key_id}_{secret}"
+        self._connection.execute(
+            insert(ApiKey).values(id=key_id, name=name, scope=scope.value, secret_hash=_hash(secret))
+        )
+        return key_id, f"{body}_{_checksum(body)}"
+
+    def check(self, key: str) -> tuple[str, Scope]:
+        """(key id, scope) of a valid key.
+
+        Raises:
+            AuthError: malformed or unknown.
+            KeyRevokedError: revoked.
+        """
+        body, _, checksum = key.rpartition("_")
+        parts = body.split("_")
+        if len(parts) != 3 or parts[0] != _PREFIX or checksum != _checksum(body):
+            raise AuthError("This is not an API key of a trtfarm.")
+        row = self._connection.execute(select(ApiKey).where(ApiKey.id == parts[1])).first()
+        if row is None or not hmac.compare_digest(row.secret_hash, _hash(parts[2])):
+            raise AuthError("This API key is not known here.")
+        if row.revoked_at is not None:
+            raise KeyRevokedError
+        self._connection.execute(
+            update(ApiKey)
+            .where(
+                ApiKey.id == row.id,
+                or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < db_now(-_TOUCH_SECONDS)),
+            )
+            .values(last_used_at=db_now())
+        )
+        return row.id, Scope(row.scope)
+
+    def revoke(self, key_id: str) -> None:
+        """Raises NotFoundError."""
+        changed = self._connection.execute(
+            update(ApiKey)
+            .where(ApiKey.id == key_id)
+            .values(revoked_at=func.coalesce(ApiKey.revoked_at, db_now()))
+        ).rowcount
+        if not changed:
+            raise NotFoundError(f"There is no API key {key_id}.")
+
+    def any_active(self) -> bool:
+        return (
+            self._connection.execute(select(ApiKey.id).where(ApiKey.revoked_at.is_(None)).limit(1)).first()
+            is not None
+        )
+
+    def all(self) -> list[KeyView]:
+        rows = self._connection.execute(select(ApiKey).order_by(ApiKey.created_at))
+        return [
+            KeyView(
+                key_id=row.id,
+                name=row.name,
+                scope=row.scope,
+                created_at=row.created_at,
+                last_used_at=row.last_used_at,
+                revoked_at=row.revoked_at,
+            )
+            for row in rows
+        ]
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _checksum(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"

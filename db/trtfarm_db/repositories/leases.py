@@ -1,0 +1,246 @@
+"""The lease protocol: claim, renew, finish, fail, release, reap.
+
+Every write of an attempt carries its fence. A fence that is not the job's current one changes nothing
+(``StaleFenceError``), so a worker that was given up for dead cannot disturb its successor. Reaping
+returns a job to the queue *without* moving the fence: a worker that was only silent goes on if nobody
+has claimed the job meanwhile. Everything that ends an attempt on purpose does move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from trtfarm.contract.jobs import JobState, Outcome
+from trtfarm.contract.leases import AttemptFailure, BuildResult, Claim, Renewal, RetryPolicy
+from trtfarm.contract.v1 import ErrorView, Progress
+from trtfarm.errors import StaleFenceError
+from trtfarm_db.base import db_now
+from trtfarm_db.models import Attempt, Job, Plan
+from trtfarm_db.repositories import views
+from trtfarm_db.repositories.artifacts import ArtifactRepository
+from trtfarm_db.repositories.events import record
+
+_NO_LEASE: dict[str, Any] = {"worker_id": None, "lease_expires_at": None, "progress": None}
+
+
+class LeaseRepository:
+    """``lease_seconds``: how long a worker may be silent before its job goes to another."""
+
+    def __init__(self, connection: Connection, *, lease_seconds: float, policy: RetryPolicy) -> None:
+        self._connection = connection
+        self._lease_seconds = lease_seconds
+        self._policy = policy
+
+    def claim(self, queues: Sequence[str], worker_id: str) -> Claim | None:
+        """The best job of these queues (priority, then age); None if there is nothing to do."""
+        best = (
+            select(Job.id)
+            .where(Job.state == JobState.QUEUED, Job.queue.in_(queues), Job.available_at <= db_now())
+            .order_by(Job.priority.desc(), Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        row = self._connection.execute(
+            update(Job)
+            .where(Job.id == best)
+            .values(
+                state=JobState.RUNNING.value,
+                fence=Job.fence + 1,
+                attempt=Job.attempt + 1,
+                worker_id=worker_id,
+                lease_expires_at=db_now(self._lease_seconds),
+                started_at=db_now(),
+            )
+            .returning(Job)
+        ).first()
+        if row is None:
+            return None
+        claim = views.claim(row)
+        self._close_attempts(claim.job_id, Outcome.LOST)
+        self._connection.execute(
+            insert(Attempt).values(
+                job_id=claim.job_id, fence=claim.fence, number=claim.attempt, worker_id=worker_id
+            )
+        )
+        record(self._connection, claim.job_id, "started", attempt=claim.attempt, worker_id=worker_id)
+        return claim
+
+    def renew(self, claim: Claim, worker_id: str, progress: Progress | None) -> Renewal:
+        """Extends the lease, also one that has run out if nobody claimed the job since.
+
+        Raises:
+            StaleFenceError: the job belongs to another attempt or has ended; stop and discard.
+        """
+        row = self._connection.execute(
+            update(Job)
+            .where(*self._mine(claim))
+            .values(
+                state=JobState.RUNNING.value,
+                worker_id=worker_id,
+                lease_expires_at=db_now(self._lease_seconds),
+                progress=progress.model_dump() if progress else None,
+            )
+            .returning(Job.cancel_requested_at)
+        ).first()
+        if row is None:
+            raise StaleFenceError
+        return Renewal(cancel_requested=row.cancel_requested_at is not None)
+
+    def finish(self, claim: Claim, result: BuildResult) -> None:
+        """Commits the one result of a job. The blobs must be in the store.
+
+        Raises:
+            StaleFenceError: as in ``renew``.
+        """
+        self._end(claim, JobState.SUCCEEDED, {})
+        artifacts = ArtifactRepository(self._connection)
+        for kind, blob in (("plan", result.plan), ("io", result.io), ("log", result.log)):
+            if blob is not None:
+                artifacts.add(blob, kind)
+        spec = claim.spec
+        self._connection.execute(
+            insert(Plan).values(
+                job_id=claim.job_id,
+                digest=str(result.plan.digest),
+                size_bytes=result.plan.size_bytes,
+                model_digest=str(spec.model),
+                gpu=spec.target.gpu,
+                runtime=spec.target.runtime,
+                spec=spec.model_dump(mode="json", exclude_none=True),
+                build_key=spec.build_key,
+                build_seconds=result.build_seconds,
+                io_digest=result.io and str(result.io.digest),
+                log_digest=result.log and str(result.log.digest),
+            )
+        )
+        self._close_attempts(claim.job_id, Outcome.COMPLETE, log=result.log and str(result.log.digest))
+        record(
+            self._connection,
+            claim.job_id,
+            "succeeded",
+            plan=result.plan.digest,
+            size_bytes=result.plan.size_bytes,
+            build_seconds=result.build_seconds,
+        )
+
+    def fail(self, claim: Claim, failure: AttemptFailure) -> JobState:
+        """Ends an attempt without a result; returns the job's state after it.
+
+        A retryable failure puts the job back into its queue until the policy's limits are reached.
+
+        Raises:
+            StaleFenceError: as in ``renew``.
+        """
+        job = self._locked(claim)
+        crashes = job.crashes + (failure.outcome is Outcome.CRASHED)
+        again = (
+            failure.retryable
+            and job.attempt < self._policy.max_attempts
+            and crashes < self._policy.max_crashes
+        )
+        if failure.log is not None:
+            ArtifactRepository(self._connection).add(failure.log, "log")
+        error = failure.error.model_dump(mode="json")
+        if job.cancel_requested_at is not None:
+            state = JobState.CANCELLED
+            self._end(claim, state, {})
+        elif again:
+            state = JobState.QUEUED
+            self._requeue(claim.job_id, job.attempt, fence=Job.fence + 1, crashes=crashes)
+        else:
+            state = JobState.FAILED
+            self._end(claim, state, {"error": error, "crashes": crashes})
+        outcome = Outcome.CANCELLED if state is JobState.CANCELLED else failure.outcome
+        self._close_attempts(claim.job_id, outcome, error=error, log=failure.log and str(failure.log.digest))
+        kind = "requeued" if state is JobState.QUEUED else state.value
+        record(self._connection, claim.job_id, kind, code=failure.error.code, message=failure.error.message)
+        return state
+
+    def release(self, claim: Claim) -> None:
+        """Gives a job back untouched (drain, Ctrl-C): the attempt is not charged."""
+        self._locked(claim)
+        self._connection.execute(
+            update(Job)
+            .where(Job.id == claim.job_id)
+            .values(state=JobState.QUEUED.value, fence=Job.fence + 1, attempt=Job.attempt - 1, **_NO_LEASE)
+        )
+        self._close_attempts(claim.job_id, Outcome.RELEASED)
+        record(self._connection, claim.job_id, "requeued", code="RELEASED", message="The worker is stopping.")
+
+    def reap(self) -> list[str]:
+        """Jobs whose worker has been silent for longer than its lease: back to the queue, or failed
+        where that happened too often. Returns their ids.
+        """
+        rows = self._connection.execute(
+            select(Job.id, Job.attempt, Job.cancel_requested_at)
+            .where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in rows:
+            error = ErrorView(code="WORKER_LOST", message="The worker stopped answering.")
+            if row.cancel_requested_at is not None:
+                self._terminate(row.id, JobState.CANCELLED, {})
+                self._close_attempts(row.id, Outcome.LOST)
+                record(self._connection, row.id, "cancelled")
+            elif row.attempt >= self._policy.max_attempts:
+                self._terminate(row.id, JobState.FAILED, {"error": error.model_dump(mode="json")})
+                self._close_attempts(row.id, Outcome.LOST)
+                record(self._connection, row.id, "failed", code=error.code, message=error.message)
+            else:
+                self._requeue(row.id, row.attempt, fence=Job.fence)
+                record(self._connection, row.id, "requeued", code=error.code, message=error.message)
+        return [row.id for row in rows]
+
+    # --- the pieces ---
+
+    @staticmethod
+    def _mine(claim: Claim) -> tuple[Any, ...]:
+        # Queued with my fence: my lease ran out, and nobody has claimed the job since.
+        return (
+            Job.id == claim.job_id,
+            Job.fence == claim.fence,
+            Job.state.in_([JobState.RUNNING, JobState.QUEUED]),
+        )
+
+    def _locked(self, claim: Claim) -> Any:
+        row = self._connection.execute(select(Job).where(*self._mine(claim)).with_for_update()).first()
+        if row is None:
+            raise StaleFenceError
+        return row
+
+    def _end(self, claim: Claim, state: JobState, values: dict[str, Any]) -> None:
+        self._locked(claim)
+        self._terminate(claim.job_id, state, values)
+
+    def _terminate(self, job_id: str, state: JobState, values: dict[str, Any]) -> None:
+        self._connection.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(state=state.value, fence=Job.fence + 1, finished_at=db_now(), **_NO_LEASE, **values)
+        )
+
+    def _requeue(self, job_id: str, attempt: int, **values: Any) -> None:
+        backoff = self._policy.backoff_seconds * 2 ** (attempt - 1)
+        self._connection.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(state=JobState.QUEUED.value, available_at=db_now(backoff), **_NO_LEASE, **values)
+        )
+
+    def _close_attempts(
+        self,
+        job_id: str,
+        outcome: Outcome,
+        *,
+        error: dict[str, Any] | None = None,
+        log: str | None = None,
+    ) -> None:
+        self._connection.execute(
+            update(Attempt)
+            .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
+            .values(outcome=outcome.value, ended_at=db_now(), error=error, log_digest=log)
+        )

@@ -1,0 +1,71 @@
+"""Workers: who is there, and what the farm can build."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from trtfarm.contract.jobs import JobState
+from trtfarm.contract.leases import WorkerInfo
+from trtfarm.contract.v1 import WorkerView
+from trtfarm_db.base import db_now
+from trtfarm_db.models import Job, Worker
+
+ALIVE_SECONDS = 60.0
+
+
+class WorkerRepository:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def register(self, info: WorkerInfo) -> None:
+        self._connection.execute(
+            insert(Worker).values(
+                id=info.worker_id,
+                hostname=info.hostname,
+                runtime=info.runtime,
+                platform=info.platform,
+                gpus=list(info.gpus),
+                slots=info.slots,
+            )
+        )
+
+    def seen(self, worker_id: str, *, draining: bool = False) -> None:
+        self._connection.execute(
+            update(Worker).where(Worker.id == worker_id).values(last_seen_at=db_now(), draining=draining)
+        )
+
+    def stopped(self, worker_id: str) -> None:
+        self._connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=db_now()))
+
+    def views(self, *, gone: bool = False) -> list[WorkerView]:
+        """Those that are there; with ``gone`` also those that ever were. Newest first."""
+        running = (
+            select(func.count())
+            .where(Job.worker_id == Worker.id, Job.state == JobState.RUNNING)
+            .scalar_subquery()
+        )
+        alive = Worker.stopped_at.is_(None) & (Worker.last_seen_at > db_now(-ALIVE_SECONDS))
+        query = select(Worker, running.label("running"), alive.label("alive")).order_by(Worker.id.desc())
+        if not gone:
+            query = query.where(Worker.stopped_at.is_(None), Worker.last_seen_at > db_now(-24 * 3600))
+        return [
+            WorkerView(
+                worker_id=row.id,
+                hostname=row.hostname,
+                runtime=row.runtime,
+                platform=row.platform,
+                gpus=tuple(row.gpus),
+                slots=row.slots,
+                running=row.running,
+                alive=bool(row.alive),
+                draining=row.draining,
+                started_at=row.started_at,
+                last_seen_at=row.last_seen_at,
+            )
+            for row in self._connection.execute(query)
+        ]
+
+    def targets(self) -> list[tuple[str, str, str]]:
+        """(gpu, runtime, platform) that workers of this farm have ever served."""
+        rows = self._connection.execute(select(Worker.gpus, Worker.runtime, Worker.platform).distinct())
+        return sorted({(gpu, row.runtime, row.platform) for row in rows for gpu in row.gpus})

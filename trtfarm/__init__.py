@@ -1,0 +1,3 @@
+"""A build farm for TensorRT engines."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,6 @@
+"""``python -m trtfarm``."""
+
+from trtfarm.cli.main import main
+
+if __name__ == "__main__":
+    main()

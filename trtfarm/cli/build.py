@@ -1,0 +1,163 @@
+"""``trtfarm build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from trtfarm.cli.follow import Follower
+from trtfarm.cli.output import print_json, print_table, size, stderr
+from trtfarm.cli.run import Exit, exits, with_farm
+from trtfarm.cli.trtexec_command import META_KEY
+from trtfarm.compose.session import Session
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.jobs import JobState
+from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
+from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, SubmissionView, TargetRequest
+from trtfarm.errors import InvalidRequestError, OptionUnsupportedError
+
+EPILOG = "Example: trtfarm build model.onnx --gpu rtx-4090 --gpu cc-8.6 -o plans/"
+
+
+def build(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="The ONNX file; external data is found beside it.")],
+    gpu: Annotated[
+        list[str], typer.Option(help="A product (rtx-4090) or a capability (cc-8.9); repeat for several.")
+    ],
+    runtime: Annotated[
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx, with a version if it matters.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Where to write the plan; a folder for several targets."),
+    ] = None,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a build is given up.")] = (
+        DEFAULT_TIMEOUT_SECONDS
+    ),
+    wait_for_worker: Annotated[
+        bool, typer.Option("--wait-for-worker", help="Accept a target that no worker serves yet.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit and return at once.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Builds plans of a model, or fetches those that are built already."""
+    with exits(as_json=as_json):
+        options = parse_build_options(context.meta[META_KEY])
+        destination = _destination(options, output)
+        targets = [TargetRequest(gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
+
+        def command(farm: Session) -> list[tuple[SubmissionView, JobView]]:
+            digest = upload(farm, model, quiet=as_json)
+            requests = [
+                JobRequest(
+                    model=digest,
+                    target=target,
+                    config=options.config,
+                    profiles=options.profiles,
+                    priority=priority,
+                    timeout_seconds=timeout,
+                    wait_for_worker=wait_for_worker,
+                )
+                for target in targets
+            ]
+            submissions = [farm.client.submit(request) for request in requests]
+            jobs = {each.job.job_id: each.job for each in submissions}
+            if not detach:
+                jobs = _follow(farm, list(jobs.values()), quiet=as_json)
+            ended = [(each, jobs[each.job.job_id]) for each in submissions]
+            paths = [_save(farm, job, destination, model, many=len(ended) > 1) for _, job in ended]
+            if as_json:
+                print_json(
+                    {"jobs": [_document(*pair, path) for pair, path in zip(ended, paths, strict=True)]}
+                )
+            else:
+                _print(ended, paths)
+            return ended
+
+        ended = with_farm(command, builds=not detach)
+    if any(job.state in {JobState.FAILED, JobState.CANCELLED} for _, job in ended):
+        raise typer.Exit(Exit.JOB_FAILED)
+
+
+def upload(farm: Session, model: Path, *, quiet: bool) -> Digest:
+    """Hashes and sends a model, with a progress bar for what takes longer than a moment."""
+    from trtfarm.inspection.manifest import manifest_of
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
+        hashing = bar.add_task(f"reading {model.name}", total=None)
+        manifest = manifest_of(model, lambda count: bar.advance(hashing, count))
+        bar.remove_task(hashing)
+        sending = bar.add_task(f"uploading {model.name}", total=manifest.size_bytes)
+        return farm.client.upload_model(model, manifest, lambda count: bar.advance(sending, count))
+
+
+def _follow(farm: Session, jobs: list[JobView], *, quiet: bool) -> dict[str, JobView]:
+    try:
+        return Follower(farm.client, quiet=quiet).follow(jobs)
+    except KeyboardInterrupt:
+        where = "go on" if farm.home is None else "stay queued; the next trtfarm build here takes them up"
+        stderr.print(f"\nThe jobs {where}. Come back to them with:")
+        for job in jobs:
+            stderr.print(f"  trtfarm job watch {job.job_id}", markup=False)
+        raise
+
+
+def _destination(options: TrtexecOptions, output: Path | None) -> Path | None:
+    if "timing_cache_file" in options.tool:
+        raise OptionUnsupportedError(
+            "--timingCacheFile: the farm keeps timing caches itself.", hint="Leave the option out."
+        )
+    saved = options.tool.get("save_engine")
+    if saved and output:
+        raise InvalidRequestError("--saveEngine and -o both name the plan's file; give one of them.")
+    return Path(str(saved)) if saved else output
+
+
+def _save(farm: Session, job: JobView, destination: Path | None, model: Path, *, many: bool) -> Path | None:
+    """Where the plan lies on this machine; None if it does not."""
+    if job.plan is None:
+        return None
+    if destination is None:
+        return farm.plan_path(job.plan.digest)
+    folder = many or destination.is_dir()
+    path = destination / f"{model.stem}.{job.target.gpu}.plan" if folder else destination
+    farm.client.pull(job.plan.digest, path)
+    return path
+
+
+def _document(submission: SubmissionView, job: JobView, path: Path | None) -> dict[str, Any]:
+    plan, error = job.plan, job.error
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "disposition": submission.disposition,
+        "target": job.target.model_dump(),
+        "plan": plan and {"digest": plan.digest, "size_bytes": plan.size_bytes, "path": path and str(path)},
+        "build_seconds": job.build_seconds,
+        "error": error and error.model_dump(exclude_none=True),
+    }
+
+
+def _print(ended: list[tuple[SubmissionView, JobView]], paths: list[Path | None]) -> None:
+    rows = []
+    for (submission, job), path in zip(ended, paths, strict=True):
+        result = str(path or (job.plan and job.plan.digest) or "")
+        if job.error is not None:
+            result = f"[{job.error.code}] {job.error.message}"
+        seconds = f"{job.build_seconds:.1f}" if job.build_seconds is not None else ""
+        length = size(job.plan.size_bytes) if job.plan else ""
+        rows.append(
+            (job.target.gpu, job.target.runtime, job.state, submission.disposition, seconds, length, result)
+        )
+    print_table(
+        ("gpu", "runtime", "state", "disposition", "seconds", "size", "plan"), rows, empty="No targets."
+    )
+    for _, job in ended:
+        if job.error is not None and job.error.hint:
+            stderr.print(f"{job.target.gpu}: {job.error.hint}", markup=False)

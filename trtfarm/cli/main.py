@@ -1,0 +1,52 @@
+"""The ``trtfarm`` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trtfarm import __version__
+from trtfarm.cli import build, demo, doctor, fleet, jobs, operate, plans
+from trtfarm.cli.trtexec_command import TrtexecCommand
+
+app = typer.Typer(
+    name="trtfarm",
+    help="A build farm for TensorRT engines.\n\n"
+    "TRTFARM_URL and TRTFARM_API_KEY choose a farm; without them the embedded farm in $TRTFARM_HOME is used.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trtfarm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+app.command(epilog="Example: trtfarm demo")(demo.demo)
+app.command(cls=TrtexecCommand, epilog=build.EPILOG)(build.build)
+app.add_typer(jobs.app, name="job")
+app.add_typer(plans.app, name="plan")
+app.command(epilog="Example: trtfarm fleet")(fleet.fleet)
+app.command(epilog="Example: trtfarm serve --config configs/api.toml")(operate.serve)
+app.command(epilog="Example: trtfarm worker --config configs/worker.toml")(operate.worker)
+app.add_typer(operate.db, name="db")
+app.add_typer(operate.key, name="key")
+app.command(epilog="Example: trtfarm doctor")(doctor.doctor)
+
+
+def main() -> None:
+    app()

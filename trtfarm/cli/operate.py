@@ -1,0 +1,139 @@
+"""What operators run: ``serve``, ``worker``, ``db upgrade``, ``key``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trtfarm.cli.output import print_json, print_table, stderr
+from trtfarm.cli.run import exits
+from trtfarm.contract.jobs import Scope
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); see configs/.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+db = typer.Typer(help="The farm's database.", no_args_is_help=True)
+key = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+
+
+def serve(
+    config: Config = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="One process: SQLite, a folder, a worker; no Redis.")
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback needs keys.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Serves the HTTP API, by default on 127.0.0.1:8420."""
+    with exits(as_json=False):
+        from trtfarm.compose.api import serve as run
+        from trtfarm.compose.embedded import Home, controller, embedded_farm
+        from trtfarm.compose.parts import distributed_farm
+        from trtfarm.compose.settings import ApiSettings
+
+        _log_to_stderr()
+        settings = ApiSettings.load(config)
+        given = {"host": host, "port": port}
+        server = settings.server.model_copy(update={k: v for k, v in given.items() if v is not None})
+        if not embedded:
+            with distributed_farm(settings.model_copy(update={"server": server})) as farm:
+                run(farm)
+            return
+        home = Home.default()
+        with controller(home), embedded_farm(home, server) as (farm, agent):
+            try:
+                agent.start()
+                run(farm)
+            finally:
+                agent.stop()
+
+
+def worker(config: Config = None) -> None:
+    """Builds for the targets this machine can build for, until it is told to stop."""
+    with exits(as_json=False):
+        from trtfarm.compose.settings import WorkerFileSettings
+        from trtfarm.compose.worker import run
+
+        _log_to_stderr()
+        run(WorkerFileSettings.load(config))
+
+
+@db.command(epilog="Example: trtfarm db upgrade --config configs/api.toml")
+def upgrade(config: Config = None, as_json: Json = False) -> None:
+    """Brings the database to the schema of this version; run it before serve and worker."""
+    with exits(as_json=as_json):
+        from trtfarm.compose.admin import upgrade_database
+
+        before, after = upgrade_database(config)
+        if as_json:
+            print_json({"before": before, "after": after})
+        else:
+            stderr.print(
+                f"Schema {after}" + (" already." if before == after else f", was {before or 'empty'}.")
+            )
+
+
+@key.command(epilog="Example: trtfarm key create ci --scope submit")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is; for people.")],
+    scope: Annotated[Scope, typer.Option(help="Each scope includes those before it.")] = Scope.READ,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Makes an API key and shows it, this once."""
+    with exits(as_json=as_json):
+        from trtfarm.compose.admin import key_repository
+
+        with key_repository(config) as keys:
+            key_id, secret = keys.create(name, scope)
+        if as_json:
+            print_json({"key_id": key_id, "key": secret, "scope": scope})
+        else:
+            stderr.print(f"Key {key_id} ({scope}). It is not shown again; pass it as TRTFARM_API_KEY:")
+            typer.echo(secret)
+
+
+@key.command("list", epilog="Example: trtfarm key list")
+def list_keys(config: Config = None, as_json: Json = False) -> None:
+    """Lists API keys."""
+    with exits(as_json=as_json):
+        from trtfarm.compose.admin import key_repository
+
+        with key_repository(config) as keys:
+            found = keys.all()
+        if as_json:
+            print_json({"keys": [each.model_dump(mode="json") for each in found]})
+            return
+        rows = [
+            (each.key_id, each.name, each.scope, f"{each.created_at:%Y-%m-%d}",
+             f"{each.last_used_at:%Y-%m-%d}" if each.last_used_at else "never",
+             "revoked" if each.revoked_at else "active")
+            for each in found
+        ]  # fmt: skip
+        print_table(("key", "name", "scope", "created", "last used", "state"), rows, empty="No keys.")
+
+
+@key.command(epilog="Example: trtfarm key revoke 3f9a6c0b12de")
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="As `key list` shows it.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Revokes an API key; within seconds nothing accepts it any more."""
+    with exits(as_json=as_json):
+        from trtfarm.compose.admin import key_repository
+
+        with key_repository(config) as keys:
+            keys.revoke(key_id)
+        if as_json:
+            print_json({"key_id": key_id, "state": "revoked"})
+        else:
+            stderr.print(f"Key {key_id} is revoked.")
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    for noisy in ("alembic", "celery", "kombu", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,131 @@
+"""``trtfarm plan``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from trtfarm.cli.output import print_fields, print_json, print_table, size, stderr
+from trtfarm.cli.run import exits, with_farm
+from trtfarm.compose.session import Session
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.v1 import PlanView
+from trtfarm.errors import InvalidDigestError, NotFoundError
+
+app = typer.Typer(help="Plans: list, show, pull.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Name = Annotated[str, typer.Argument(help="The plan's digest; its first digits do.")]
+_SHORTEST = 6
+
+
+@app.command("list", epilog="Example: trtfarm plan list --gpu cc-8.9")
+def list_plans(
+    model: Annotated[str | None, typer.Option(help="Only of this model's digest.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Only for this GPU or capability.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Only for this runtime.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on from a page's `next`.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Lists plans, newest first."""
+    with exits(as_json=as_json):
+        page = with_farm(
+            lambda farm: farm.client.plans(model=model, gpu=gpu, runtime=runtime, limit=limit, cursor=cursor)
+        )
+        if as_json:
+            print_json(page.model_dump(mode="json"))
+            return
+        rows = [
+            (plan.digest, plan.target.gpu, plan.target.runtime, size(plan.size_bytes),
+             f"{plan.build_seconds:.1f}", f"{plan.created_at:%Y-%m-%d %H:%M}", plan.model.short)
+            for plan in page.plans
+        ]  # fmt: skip
+        columns = ("plan", "gpu", "runtime", "size", "seconds", "built", "model")
+        print_table(columns, rows, empty="No plans.")
+        if page.next:
+            stderr.print(f"More: trtfarm plan list --cursor {page.next}", markup=False)
+
+
+@app.command(epilog="Example: trtfarm plan show sha256:2f0c…")
+def show(plan: Name, as_json: Json = False) -> None:
+    """Shows what a plan was built from and for, and its inputs and outputs."""
+    with exits(as_json=as_json):
+        view, tensors = with_farm(lambda farm: _read(farm, plan))
+        if as_json:
+            print_json({**view.model_dump(mode="json"), "tensors": tensors})
+            return
+        print_fields(
+            {
+                "plan": view.digest,
+                "size": f"{size(view.size_bytes)} ({view.size_bytes} bytes)",
+                "model": view.model,
+                "gpu": view.target.gpu,
+                "runtime": view.target.runtime,
+                "platform": view.target.platform,
+                "config": view.config.canonical() or "TensorRT's defaults",
+                "built": f"{view.created_at:%Y-%m-%d %H:%M:%S} UTC in {view.build_seconds:.2f} s",
+                "job": view.job_id,
+                **{f"{kind[:-1]} {each['name']}": _tensor(each) for kind, each in _tensors(tensors)},
+            }
+        )
+
+
+@app.command(epilog="Example: trtfarm plan pull sha256:2f0c… -o model.plan")
+def pull(
+    plan: Name,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File or folder; else a name made of the target.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Downloads a plan and verifies it; goes on where an earlier try broke off."""
+    with exits(as_json=as_json):
+
+        def command(farm: Session) -> tuple[PlanView, Path]:
+            view = farm.client.plan(_digest(farm, plan))
+            name = f"{view.model.short}.{view.target.gpu}.{view.target.runtime}.plan"
+            path = output / name if output and output.is_dir() else output or Path(name)
+            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            with Progress(*columns, console=stderr, transient=True, disable=as_json) as bar:
+                task = bar.add_task("", total=view.size_bytes)
+                farm.client.pull(view.digest, path, lambda count: bar.advance(task, count))
+            return view, path
+
+        view, path = with_farm(command)
+        if as_json:
+            print_json({"digest": view.digest, "size_bytes": view.size_bytes, "path": str(path)})
+        else:
+            stderr.print(f"{path}  {size(view.size_bytes)}  {view.digest} verified", markup=False)
+
+
+def _digest(farm: Session, name: str) -> Digest:
+    """A digest in full or by its first digits."""
+    try:
+        return Digest(name)
+    except InvalidDigestError:
+        prefix = name.removeprefix("sha256:").lower()
+        if len(prefix) < _SHORTEST:
+            raise
+    plans = farm.client.plans(limit=500).plans
+    found = {plan.digest for plan in plans if plan.digest.hex.startswith(prefix)}
+    if len(found) != 1:
+        many = f"{len(found)} plans start with {name}." if found else f"No recent plan starts with {name}."
+        raise NotFoundError(many, hint="Give the whole digest; trtfarm plan list shows them.")
+    return found.pop()
+
+
+def _read(farm: Session, name: str) -> tuple[PlanView, dict[str, Any]]:
+    view = farm.client.plan(_digest(farm, name))
+    return view, json.loads(farm.client.artifact(view.io)) if view.io else {}
+
+
+def _tensors(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(kind, each) for kind in ("inputs", "outputs") for each in document.get(kind, ())]
+
+
+def _tensor(each: dict[str, Any]) -> str:
+    return f"{each['dtype']} {'x'.join('?' if dim < 0 else str(dim) for dim in each['shape'])}"

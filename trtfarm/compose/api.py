@@ -1,0 +1,54 @@
+"""``trtfarm serve``: the API on a port or a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtfarm_api.farm import Farm
+
+_START_SECONDS = 30.0
+_KEEP_ALIVE_SECONDS = 30
+
+
+def serve(farm: Farm) -> None:
+    """Blocks until SIGTERM or Ctrl-C, and lets requests under way end."""
+    _server(farm, host=farm.settings.host, port=farm.settings.port, log_level="info").run()
+
+
+@contextlib.contextmanager
+def serving(farm: Farm, socket: Path) -> Iterator[None]:
+    """Serves on a Unix socket from a thread, for as long as the block runs."""
+    server = _server(farm, uds=str(socket), log_level="warning")
+    server.install_signal_handlers = lambda: None
+    thread = threading.Thread(target=server.run, name="api", daemon=True)
+    thread.start()
+    end = time.monotonic() + _START_SECONDS
+    while not server.started and thread.is_alive() and time.monotonic() < end:
+        time.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _server(farm: Farm, **options: Any) -> Any:
+    import uvicorn
+
+    from trtfarm_api.app import create_app
+
+    config = uvicorn.Config(
+        create_app(farm),
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=10,
+        access_log=False,
+        server_header=False,
+        **options,
+    )
+    return uvicorn.Server(config)

@@ -1,0 +1,96 @@
+"""The farm in one process: SQLite, a folder, an in-process bell, the same agent and the same API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtfarm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from trtfarm_api.farm import Farm
+    from trtfarm_api.settings import ServerSettings
+    from trtfarm_worker.agent import Agent
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of an embedded farm, ``$TRTFARM_HOME``."""
+
+    path: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        from platformdirs import user_data_path
+
+        chosen = os.environ.get("TRTFARM_HOME")
+        return cls(Path(chosen) if chosen else user_data_path("trtfarm", appauthor=False))
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.path / 'farm.sqlite'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+
+@contextlib.contextmanager
+def controller(home: Home) -> Iterator[None]:
+    """Being the one process that runs this embedded farm.
+
+    Raises:
+        ConfigurationError: another process is.
+    """
+    from filelock import FileLock, Timeout
+
+    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(home.path / "controller.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigurationError(f"Another trtfarm runs in {home.path}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[tuple[Farm, Agent]]:
+    """The parts, without a worker started and without a port. Call it as the controller."""
+    from trtfarm.compose.parts import farm
+    from trtfarm.ring import LocalBell
+    from trtfarm.store import ArtifactStore, StoreSettings
+    from trtfarm_api.settings import ServerSettings
+    from trtfarm_db import schema
+    from trtfarm_db.engine import Database
+    from trtfarm_db.settings import DatabaseSettings
+    from trtfarm_worker.agent import Agent
+    from trtfarm_worker.settings import WorkerSettings
+
+    server = server or ServerSettings()
+    server = server.model_copy(update={"staging": home.path / "uploads", "dispatch_seconds": 2.0})
+    with contextlib.ExitStack() as stack:
+        database = Database.open(DatabaseSettings.model_validate({"url": home.database_url}), "trtfarm")
+        stack.callback(database.close)
+        schema.upgrade(database)
+        store = ArtifactStore.open(StoreSettings(url=home.artifacts.resolve().as_uri()))
+        bell = LocalBell()
+        parts = stack.enter_context(farm(server, database, store, bell))
+        worker = WorkerSettings(scratch=home.path / "scratch", heartbeat_seconds=1, idle_poll_seconds=2)
+        agent = Agent(settings=worker, database=database, store=store, bell=bell)
+        bell.listen(agent.wake)
+        yield parts, agent
+
+
+@contextlib.contextmanager
+def socket_folder() -> Iterator[Path]:
+    """A private folder with a short name: a socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="trtfarm-") as folder:
+        yield Path(folder)

@@ -1,0 +1,97 @@
+"""Settings files: configs/api.toml and configs/worker.toml, TRTFARM_<SECTION>_<KEY> variables above them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from trtfarm.errors import ConfigurationError
+from trtfarm.store import StoreSettings
+from trtfarm_api.settings import ServerSettings
+from trtfarm_db.settings import DatabaseSettings
+from trtfarm_worker.settings import WorkerSettings
+
+T = TypeVar("T", bound="_Settings")
+
+
+class RedisSettings(BaseModel):
+    """``url`` as redis-py writes it: ``redis://[:password@]host:port/number``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+
+
+class CatalogueSettings(BaseModel):
+    """``path``: a targets.toml of one's own; without it, the one that comes with trtfarm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path | None = None
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="TRTFARM_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+    )
+
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    store: StoreSettings = StoreSettings(url="file:///var/lib/trtfarm/artifacts")
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """From a TOML file and the environment, which wins.
+
+        Raises:
+            ConfigurationError: no such file, an unknown key, or a value that does not fit.
+        """
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"There is no settings file {path}.")
+
+        class FromFile(cls):  # type: ignore[valid-type, misc]
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                dotenv_settings: PydanticBaseSettingsSource,
+                file_secret_settings: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                del dotenv_settings, file_secret_settings
+                return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+        try:
+            loaded: Any = FromFile()
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigurationError(
+                f"{path or 'The environment'}: {where}: {first['msg']}.",
+                hint="configs/ has a commented template of every key.",
+            ) from error
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+        return loaded  # type: ignore[no-any-return]
+
+
+class ApiSettings(_Settings):
+    server: ServerSettings = ServerSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
+
+
+class WorkerFileSettings(_Settings):
+    worker: WorkerSettings = WorkerSettings()

@@ -1,0 +1,212 @@
+"""Documents of the HTTP API, version 1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
+
+from trtfarm.contract.builder_config import BuilderConfig
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.jobs import Disposition, JobKind, JobState, Outcome, Scope
+from trtfarm.contract.models import ExternalFile
+from trtfarm.contract.profiles import OptimizationProfile, TensorInfo
+from trtfarm.contract.target import Target
+from trtfarm.contract.value import Value
+
+MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
+DEFAULT_TIMEOUT_SECONDS = 4 * 3600
+
+
+class Problem(Value):
+    """RFC 9457 problem details with a stable ``code``."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class UploadRequest(Value):
+    """Announces one file. ``external_data`` lists a model's other files, which are uploaded before it."""
+
+    digest: Digest
+    size_bytes: PositiveInt
+    kind: Annotated[str, Field(pattern="^(model|external_data)$")] = "model"
+    external_data: tuple[ExternalFile, ...] = ()
+
+
+class UploadView(Value):
+    """``offset`` is the number of bytes that are safe; send on from there."""
+
+    upload_id: str
+    digest: Digest
+    size_bytes: int
+    offset: int
+    complete: bool
+    model: Digest | None = None
+
+
+class ModelView(Value):
+    digest: Digest
+    size_bytes: int
+    opsets: dict[str, int]
+    ir_version: int
+    node_count: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    external_data: tuple[ExternalFile, ...]
+    created_at: AwareDatetime
+
+
+class TargetRequest(Value):
+    """``gpu``: a slug, a product name, or a capability as ``cc-8.9``. ``runtime``: flavour, version optional."""
+
+    gpu: Annotated[str, Field(min_length=1, max_length=80)]
+    runtime: Annotated[str, Field(max_length=80)] | None = None
+    platform: Annotated[str, Field(max_length=40)] | None = None
+
+
+class JobRequest(Value):
+    kind: JobKind = JobKind.BUILD
+    model: Digest
+    target: TargetRequest
+    config: BuilderConfig = Field(default_factory=BuilderConfig)
+    profiles: tuple[OptimizationProfile, ...] = ()
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
+    wait_for_worker: bool = False
+
+
+class ErrorView(Value):
+    code: str
+    message: str
+    hint: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class PlanView(Value):
+    """A plan and where it fits. ``io`` and ``log`` name artifacts."""
+
+    digest: Digest
+    size_bytes: int
+    model: Digest
+    target: Target
+    build_key: str
+    build_seconds: float
+    job_id: str
+    config: BuilderConfig
+    profiles: tuple[OptimizationProfile, ...]
+    io: Digest | None
+    log: Digest | None
+    created_at: AwareDatetime
+
+
+class Progress(Value):
+    """Where a running attempt stands. ``fraction`` 0–1 where the runtime tells it."""
+
+    stage: str
+    fraction: float | None = None
+
+
+class AttemptView(Value):
+    number: int
+    worker_id: str
+    started_at: AwareDatetime
+    ended_at: AwareDatetime | None
+    outcome: Outcome | None
+    error: ErrorView | None
+    log: Digest | None
+
+
+class JobView(Value):
+    job_id: str
+    kind: JobKind
+    state: JobState
+    model: Digest
+    target: Target
+    config: BuilderConfig
+    profiles: tuple[OptimizationProfile, ...]
+    build_key: str
+    priority: int
+    timeout_seconds: float
+    attempt: NonNegativeInt
+    worker_id: str | None
+    progress: Progress | None
+    cancel_requested: bool
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    build_seconds: float | None
+    plan: PlanView | None
+    error: ErrorView | None
+    queue_position: int | None = None
+    attempts: tuple[AttemptView, ...] | None = None
+
+
+class SubmissionView(Value):
+    """The answer to a submission: what it did, and the job it stands for."""
+
+    disposition: Disposition
+    job: JobView
+
+
+class JobEvent(Value):
+    id: int
+    job_id: str
+    kind: str
+    at: AwareDatetime
+    data: dict[str, Any]
+
+
+class WorkerView(Value):
+    """``gpus``: what it builds for. ``alive``: not stopped, and seen within the last minute."""
+
+    worker_id: str
+    hostname: str
+    runtime: str
+    platform: str
+    gpus: tuple[str, ...]
+    slots: int
+    running: int
+    alive: bool
+    draining: bool
+    started_at: AwareDatetime
+    last_seen_at: AwareDatetime
+
+
+class QueueView(Value):
+    queue: str
+    queued: int
+    running: int
+
+
+class FleetView(Value):
+    workers: tuple[WorkerView, ...]
+    queues: tuple[QueueView, ...]
+
+
+class KeyView(Value):
+    key_id: str
+    name: str
+    scope: Scope
+    created_at: AwareDatetime
+    last_used_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+
+
+class Page(Value):
+    """``next`` goes into ``?cursor=`` for the following page; None on the last one."""
+
+    next: str | None
+
+
+class JobPage(Page):
+    jobs: tuple[JobView, ...]
+
+
+class PlanPage(Page):
+    plans: tuple[PlanView, ...]

@@ -1,0 +1,24 @@
+"""The base of every value of the contract."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Value(BaseModel):
+    """Frozen, compared by content, refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def canonical_json(document: Any) -> bytes:
+    """The one spelling of a JSON document that digests are taken of.
+
+    Keys sorted, no spaces, ASCII only, NaN and infinities refused.
+    """
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")

@@ -1,0 +1,218 @@
+"""A client of the HTTP API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+
+from trtfarm import __version__, errors
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.jobs import JobState
+from trtfarm.contract.models import ModelManifest
+from trtfarm.contract.v1 import (
+    FleetView,
+    JobPage,
+    JobRequest,
+    JobView,
+    ModelView,
+    PlanPage,
+    PlanView,
+    SubmissionView,
+)
+from trtfarm.sdk import transfer
+
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_TRIES = 4
+_BACKOFF_SECONDS = 0.25
+_RETRIED = frozenset({502, 503, 504})
+OnBytes = Callable[[int], None]
+
+
+class FarmClient:
+    """Talks to one farm. Calls that a farm may have missed are repeated; none takes effect twice.
+
+    Raises, from every method:
+        FarmUnreachableError: nobody answers.
+        TrtFarmError: by kind, as the farm says.
+    """
+
+    def __init__(
+        self, url: str, api_key: str | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        headers = {"User-Agent": f"trtfarm/{__version__}"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self.url = url
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=_TIMEOUT, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- models ---
+
+    def upload_model(self, path: Path, manifest: ModelManifest, on_bytes: OnBytes | None = None) -> Digest:
+        """Sends what the farm does not have yet; resumes what was begun."""
+        if self.has_model(manifest.digest):
+            return manifest.digest
+        transfer.upload_model(self.request, path, manifest, on_bytes or (lambda _: None))
+        return manifest.digest
+
+    def has_model(self, digest: Digest) -> bool:
+        try:
+            self.model(digest)
+        except errors.ModelNotFoundError:
+            return False
+        return True
+
+    def model(self, digest: Digest) -> ModelView:
+        return ModelView.model_validate(self._json("GET", f"/v1/models/{digest}"))
+
+    # --- jobs ---
+
+    def submit(self, request: JobRequest) -> SubmissionView:
+        body = request.model_dump(mode="json", exclude_defaults=True)
+        answer = self._json("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": uuid4().hex})
+        return SubmissionView.model_validate(answer)
+
+    def job(self, job_id: str) -> JobView:
+        return JobView.model_validate(self._json("GET", f"/v1/jobs/{job_id}"))
+
+    def jobs(self, *, states: tuple[JobState, ...] = (), limit: int = 50, **filters: str | None) -> JobPage:
+        """Newest first. ``filters``: model, gpu, cursor."""
+        params = {"state": [state.value for state in states], "limit": limit, **_given(filters)}
+        return JobPage.model_validate(self._json("GET", "/v1/jobs", params=params))
+
+    def follow(self, job_id: str) -> Iterator[JobView]:
+        """The job as it changes, until it has ended. Survives a restart of the farm."""
+        last_event, failures = "0", 0
+        while True:
+            try:
+                for last_event, job in self._events(job_id, last_event):
+                    failures = 0
+                    yield job
+                    if job.state.terminal:
+                        return
+            except (httpx.TransportError, errors.UnavailableError) as error:
+                failures += 1
+                if failures >= _TRIES:
+                    raise _unreachable(self.url, error) from error
+            time.sleep(_BACKOFF_SECONDS * 2**failures)
+
+    def _events(self, job_id: str, last_event: str) -> Iterator[tuple[str, JobView]]:
+        headers = {"Last-Event-ID": last_event, "Accept": "text/event-stream"}
+        url = f"/v1/jobs/{job_id}/events"
+        with self._http.stream("GET", url, headers=headers, timeout=httpx.Timeout(60.0)) as response:
+            if response.is_error:
+                response.read()
+                raise problem(response)
+            for line in response.iter_lines():
+                field, _, value = line.partition(":")
+                if field == "id":
+                    last_event = value.strip()
+                elif field == "data":
+                    yield last_event, JobView.model_validate_json(value)
+
+    def cancel(self, job_id: str) -> JobView:
+        return JobView.model_validate(self._json("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def retry(self, job_id: str) -> SubmissionView:
+        return SubmissionView.model_validate(self._json("POST", f"/v1/jobs/{job_id}/retry"))
+
+    def log(self, job_id: str) -> str:
+        return self.request("GET", f"/v1/jobs/{job_id}/log").text
+
+    # --- plans ---
+
+    def plan(self, digest: Digest) -> PlanView:
+        return PlanView.model_validate(self._json("GET", f"/v1/plans/{digest}"))
+
+    def plans(self, *, limit: int = 50, **filters: str | None) -> PlanPage:
+        """Newest first. ``filters``: model, gpu, runtime, cursor."""
+        params = {"limit": limit, **_given(filters)}
+        return PlanPage.model_validate(self._json("GET", "/v1/plans", params=params))
+
+    def pull(self, digest: Digest, destination: Path, on_bytes: OnBytes | None = None) -> None:
+        """Downloads a plan; resumes, verifies, and replaces ``destination`` only by the whole of it.
+
+        Raises:
+            BlobCorruptError: other bytes arrived.
+        """
+        url = f"/v1/plans/{digest}/content"
+        transfer.download(self._http, url, digest, destination, on_bytes or (lambda _: None))
+
+    def artifact(self, digest: Digest) -> bytes:
+        """A small artifact, as an I/O description."""
+        data = self.request("GET", f"/v1/artifacts/{digest}").content
+        if Digest.of_bytes(data) != digest:
+            raise errors.BlobCorruptError(f"Other bytes than {digest} arrived.")
+        return data
+
+    def fleet(self) -> FleetView:
+        return FleetView.model_validate(self._json("GET", "/v1/fleet"))
+
+    # --- plumbing ---
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        """One call, repeated while nobody answers. Raises the error that the farm tells of."""
+        for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
+            try:
+                response = self._http.request(method, url, **options)
+            except httpx.TransportError as error:
+                if last or isinstance(error, httpx.ConnectError):
+                    raise _unreachable(self.url, error) from error
+            else:
+                if response.is_success:
+                    return response
+                if last or response.status_code not in _RETRIED:
+                    raise problem(response)
+            time.sleep(_BACKOFF_SECONDS * 2**attempt)
+        raise AssertionError  # the last round returns or raises
+
+    def _json(self, method: str, url: str, **options: Any) -> Any:
+        return self.request(method, url, **options).json()
+
+
+def problem(response: httpx.Response) -> errors.TrtFarmError:
+    """The error in a problem document; one made up if somebody else has answered."""
+    try:
+        document = response.json()
+        return errors.from_code(
+            document["code"], document["detail"], document.get("hint"), document.get("details")
+        )
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return errors.FarmUnreachableError(
+            f"{response.request.url} answered {response.status_code}, and not as a trtfarm does.",
+            hint="Check TRTFARM_URL.",
+        )
+
+
+def _unreachable(url: str, error: Exception) -> errors.FarmUnreachableError:
+    return errors.FarmUnreachableError(
+        f"The farm at {url} does not answer: {error}",
+        hint="Check TRTFARM_URL and that the farm is up; what was accepted is not lost.",
+    )
+
+
+def _given(filters: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in filters.items() if value is not None}

@@ -1,0 +1,191 @@
+"""The agent of a worker: claims jobs for its own queues and runs them, one a slot, until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+from uuid_utils import uuid7
+
+from trtfarm.contract.leases import Claim, WorkerInfo
+from trtfarm.contract.target import DEFAULT_PLATFORM, queue_name
+from trtfarm.errors import ConfigurationError, DatabaseUnavailableError
+from trtfarm.ring import Bell
+from trtfarm.store import ArtifactStore
+from trtfarm_db.engine import Database
+from trtfarm_db.repositories.jobs import JobRepository
+from trtfarm_db.repositories.leases import LeaseRepository
+from trtfarm_db.repositories.workers import WorkerRepository
+from trtfarm_worker.attempt import Attempt, Workshop
+from trtfarm_worker.isolation import TensorRTChild
+from trtfarm_worker.model_cache import ModelCache
+from trtfarm_worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+_PRESENCE_SECONDS = 15.0
+_OUTAGE_SECONDS = 1.0
+_GRACE_POLL_SECONDS = 0.2
+
+
+class Agent:
+    """Owns the slots of one worker process. A ring only wakes it; the database says what to do."""
+
+    def __init__(
+        self, *, settings: WorkerSettings, database: Database, store: ArtifactStore, bell: Bell
+    ) -> None:
+        self.worker_id = str(uuid7())
+        self._settings = settings
+        self._database = database
+        self._bell = bell
+        self._children = [TensorRTChild(settings) for _ in range(settings.slots)]
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._rings = 0
+        self._busy = 0
+        self._draining = False
+        self._stopping = threading.Event()
+        self._workshop = Workshop(
+            worker_id=self.worker_id,
+            settings=settings,
+            database=database,
+            store=store,
+            models=ModelCache(settings.scratch / "models", store, settings.model_cache_bytes),
+            stopping=self._stopping.is_set,
+        )
+        self.info: WorkerInfo | None = None
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """Empty before ``start``."""
+        if self.info is None:
+            return ()
+        return [queue_name(self.info.runtime, gpu) for gpu in self.info.gpus]
+
+    def start(self) -> WorkerInfo:
+        """Loads TensorRT, registers the worker and starts its slots.
+
+        Raises:
+            ConfigurationError: TensorRT cannot be loaded, or builds for nothing here.
+            DatabaseUnavailableError: the farm's database does not answer.
+        """
+        ready = self._children[0].start()
+        if not ready.gpus:
+            raise ConfigurationError(f"{ready.runtime} builds for no target on this machine.")
+        self.info = WorkerInfo(
+            worker_id=self.worker_id,
+            hostname=socket.gethostname(),
+            runtime=ready.runtime,
+            platform=f"{platform.system()}-{platform.machine()}".lower() or DEFAULT_PLATFORM,
+            gpus=ready.gpus,
+            slots=self._settings.slots,
+        )
+        with self._database.transaction() as connection:
+            WorkerRepository(connection).register(self.info)
+        for number, child in enumerate(self._children):
+            self._spawn(f"slot-{number}", self._slot, child)
+        self._spawn("presence", self._presence)
+        return self.info
+
+    def wake(self) -> None:
+        """There may be work."""
+        with self._changed:
+            self._rings += 1
+            self._changed.notify_all()
+
+    def wait_until_free(self) -> None:
+        """Blocks while every slot is busy, so that a full worker swallows no rings meant for another."""
+        with self._changed:
+            while self._busy >= len(self._children) and not self._draining:
+                self._changed.wait()
+
+    def drain(self) -> None:
+        """Claims nothing more; what is running goes on."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """Stops running builds now; their jobs go back to the queue. Safe in a signal handler."""
+        self._stopping.set()
+
+    def stop(self, grace_seconds: float = 0) -> None:
+        """Drains, waits for running builds, and releases those that take longer than the grace."""
+        self.drain()
+        end = time.monotonic() + grace_seconds
+        with self._changed:
+            while self._busy and not self._stopping.is_set() and time.monotonic() < end:
+                self._changed.wait(_GRACE_POLL_SECONDS)
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        for child in self._children:
+            child.kill()
+        if self.info is not None:
+            try:
+                with self._database.transaction() as connection:
+                    WorkerRepository(connection).stopped(self.worker_id)
+            except DatabaseUnavailableError:
+                _log.warning("the database does not answer; this worker's row will expire by itself")
+
+    def _spawn(self, name: str, target: object, *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)  # type: ignore[arg-type]
+        thread.start()
+        self._threads.append(thread)
+
+    def _slot(self, child: TensorRTChild) -> None:
+        # The child's parent-death signal follows this thread, so it lives as long as the slot does.
+        while True:
+            seen = self._rings
+            if self._draining:
+                return
+            claim = self._claim()
+            if claim is None:
+                self._wait_for_ring(seen)
+                continue
+            try:
+                Attempt(self._workshop, claim, child).run()
+            except Exception:
+                _log.exception("job %s: the attempt could not be ended; its lease will run out", claim.job_id)
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+
+    def _claim(self) -> Claim | None:
+        with self._changed:
+            self._busy += 1
+        claim = None
+        try:
+            with self._database.transaction() as connection:
+                claim = LeaseRepository(
+                    connection, lease_seconds=self._settings.lease_seconds, policy=self._settings.retry
+                ).claim(self.queues, self.worker_id)
+                more = claim is not None and JobRepository(connection).any_queued(claim.spec.target.queue)
+            if claim is not None and more:
+                # The ring that led here stood for all of them: pass it on.
+                self._bell.ring(claim.spec.target.queue)
+        except DatabaseUnavailableError:
+            self._stopping.wait(_OUTAGE_SECONDS)
+        finally:
+            if claim is None:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+        return claim
+
+    def _wait_for_ring(self, seen: int) -> None:
+        with self._changed:
+            if self._rings == seen and not self._draining:
+                self._changed.wait(self._settings.idle_poll_seconds)
+
+    def _presence(self) -> None:
+        while not self._stopping.wait(_PRESENCE_SECONDS):
+            try:
+                with self._database.transaction() as connection:
+                    WorkerRepository(connection).seen(self.worker_id, draining=self._draining)
+            except DatabaseUnavailableError:
+                _log.warning("the database does not answer")

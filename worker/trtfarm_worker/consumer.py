@@ -1,0 +1,41 @@
+"""Celery's part of a worker: it hears the rings for the agent's queues."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from typing import Any
+
+from trtfarm.ring import LOOK_TASK
+from trtfarm_worker.agent import Agent
+
+
+def listen(app: Any, agent: Agent) -> None:
+    """Consumes the agent's queues until SIGTERM or Ctrl-C. Must run in the main thread."""
+    from celery.apps.worker import Worker
+    from celery.signals import worker_shutting_down
+
+    @app.task(name=LOOK_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def look() -> None:
+        agent.wake()
+        agent.wait_until_free()
+
+    def drain(**_: object) -> None:
+        agent.drain()
+
+    worker_shutting_down.connect(drain, weak=False)
+    worker = Worker(
+        app=app,
+        hostname=f"trtfarm-{agent.worker_id}@{socket.gethostname()}",
+        pool="threads",
+        concurrency=1,
+        queues=list(agent.queues),
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel=logging.WARNING,
+    )
+    with contextlib.suppress(SystemExit):
+        worker.start()

@@ -1,0 +1,182 @@
+"""TensorRT in a process of its own: kept warm, killed when it must be, replaced when it is not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from trtfarm.contract.jobs import Outcome
+from trtfarm.contract.v1 import ErrorView, Progress
+from trtfarm.errors import ConfigurationError
+from trtfarm_worker.protocol import (
+    BuildRequest,
+    Built,
+    ChildMessage,
+    Failed,
+    Progressed,
+    Ready,
+    child_message,
+)
+from trtfarm_worker.settings import WorkerSettings
+
+_POLL_SECONDS = 0.1
+_CHILD_MODULE = "trtfarm_worker.tensorrt.child"
+
+
+class Interrupted(NamedTuple):
+    """The attempt was stopped from outside: timed out, cancelled, fenced, or the worker stops."""
+
+    outcome: Outcome
+
+
+class Crashed(NamedTuple):
+    """The child ended by itself. ``status``: as subprocess gives it, negative for a signal."""
+
+    status: int
+
+    @property
+    def error(self) -> ErrorView:
+        name = signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
+        return ErrorView(
+            code="BUILD_CRASHED",
+            message=f"The process that ran TensorRT ended with {name}.",
+            hint="The job's log has its last words; the kernel's log tells of a lack of memory (SIGKILL).",
+        )
+
+
+class TensorRTChild:
+    """A handle on one child at a time; ``start`` and ``build`` replace it when that is needed.
+
+    Not thread safe: one slot owns one child.
+    """
+
+    def __init__(self, settings: WorkerSettings, module: str = _CHILD_MODULE) -> None:
+        self._settings = settings
+        self._module = module
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests = -1
+        self._events = -1
+        self._buffer = b""
+        self._builds = 0
+
+    def start(self) -> Ready:
+        """Starts a fresh child and waits until TensorRT is loaded.
+
+        Raises:
+            ConfigurationError: it cannot be loaded, or not in ``child_start_seconds``.
+        """
+        self.kill()
+        request_read, self._requests = os.pipe()
+        self._events, event_write = os.pipe()
+        command = [sys.executable, "-m", self._module]
+        arguments = [self._settings.runtime, request_read, event_write, os.getpid()]
+        self._process = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(request_read, event_write),
+            start_new_session=True,  # one kill ends it and all it has started
+        )
+        os.close(request_read)
+        os.close(event_write)
+        deadline = time.monotonic() + self._settings.child_start_seconds
+        while time.monotonic() < deadline:
+            message = self._receive(_POLL_SECONDS)
+            if isinstance(message, Ready):
+                return message
+            if isinstance(message, Failed):
+                self.kill()
+                raise ConfigurationError(message.error.message, hint=message.error.hint)
+            if isinstance(message, Crashed):
+                raise ConfigurationError(f"TensorRT could not be loaded: {message.error.message}")
+        self.kill()
+        raise ConfigurationError("TensorRT did not load in time.", hint="Raise worker.child_start_seconds.")
+
+    def build(
+        self,
+        request: BuildRequest,
+        interruption: Callable[[], Outcome | None],
+        on_progress: Callable[[Progress], None],
+    ) -> Built | Failed | Crashed | Interrupted:
+        """Runs one build; when ``interruption`` tells an outcome, the child is killed at once."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        self._send(request)
+        while True:
+            message = self._receive(_POLL_SECONDS)
+            if isinstance(message, Progressed):
+                on_progress(Progress(stage=message.stage, fraction=message.fraction))
+            elif isinstance(message, Built | Failed):
+                self._recycle(message)
+                return message
+            elif isinstance(message, Crashed):
+                return message
+            elif (outcome := interruption()) is not None:
+                self.kill()
+                return Interrupted(outcome)
+
+    def kill(self) -> None:
+        """Ends the child and everything it started. Harmless if there is none."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._forget()
+
+    def _recycle(self, message: Built | Failed) -> None:
+        self._builds += 1
+        used_up = self._builds >= self._settings.child_max_builds
+        limit = self._settings.child_max_rss_bytes
+        if used_up or (isinstance(message, Built) and message.rss_bytes > limit):
+            self.kill()
+
+    def _send(self, request: BuildRequest) -> None:
+        data = request.model_dump_json(exclude_none=True).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):  # its end is noticed where events are read
+            while data:
+                data = data[os.write(self._requests, data) :]
+
+    def _receive(self, timeout_seconds: float) -> ChildMessage | Crashed | None:
+        """The next message; None after ``timeout_seconds`` without one."""
+        while b"\n" not in self._buffer:
+            if not select.select([self._events], [], [], timeout_seconds)[0]:
+                return None
+            data = os.read(self._events, 1 << 16)
+            if not data:
+                return self._reap()
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            return child_message.validate_json(line)
+        except ValidationError:
+            self.kill()
+            return Crashed(1)
+
+    def _reap(self) -> Crashed:
+        """The pipe is closed: the child is gone, or about to be."""
+        process = self._process
+        if process is None:
+            return Crashed(1)
+        try:
+            status = process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+        self._forget()
+        return Crashed(status)
+
+    def _forget(self) -> None:
+        os.close(self._requests)
+        os.close(self._events)
+        self._process, self._buffer, self._builds = None, b"", 0

@@ -1,0 +1,137 @@
+"""TensorRT raises almost nothing: its logger is where failures are told.
+
+There is no IErrorRecorder here: with one written in Python, TensorRT-RTX 1.7.1 crashes when the objects of a
+build are destroyed, and without one the same messages reach the logger.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, NamedTuple, TextIO
+
+from trtfarm.contract.v1 import ErrorView
+
+_LEVELS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "VERBOSE": "V"}
+_LOG_LIMIT_BYTES = 64 * 2**20
+# "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([pass.cpp:337: check] TEXT In f at /src/x.cpp:12)"
+_CALL = re.compile(r"^(?:\w+(?:::\w+)+: )?(?:Error Code \d+: )?")
+_KIND = re.compile(r"^[\w ]+ \((.*)\)$", re.DOTALL)
+_PLACE = re.compile(r"\[\w+\.(?:cpp|h):\d+: [^\]]*\]\s*|\s*In \w+ at \S+:\d+")
+
+
+class Message(NamedTuple):
+    level: str
+    text: str
+
+
+class Log:
+    """Where the one logger of the process writes, and the errors since ``start``."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self._file: TextIO | None = None
+        self._written = 0
+
+    def start(self, file: TextIO | None) -> None:
+        self.errors, self._file, self._written = [], file, 0
+
+    def write(self, message: Message) -> None:
+        level = _LEVELS.get(message.level, "?")
+        if level in "FE":
+            self.errors.append(message.text)
+        if self._file is None or self._written > _LOG_LIMIT_BYTES:
+            return
+        line = f"{time.strftime('%H:%M:%S')} {level} {message.text}\n"
+        self._written += self._file.write(line)
+        if level != "V":
+            self._file.flush()
+
+
+def make_logger(trt: Any, log: Log) -> Any:
+    """A process has one logger: TensorRT ignores a second one while the first lives."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            log.write(Message(severity.name, msg))
+
+    return Logger()
+
+
+def parser_error(parser: Any) -> ErrorView:
+    """All the nodes that the ONNX parser refuses, the first one in the message."""
+    nodes, first = [], ""
+    unsupported = False
+    deserialize = False
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        text = error.desc()
+        first = first or text
+        code = getattr(error.code(), "name", str(error.code()))
+        deserialize |= code == "MODEL_DESERIALIZE_FAILED"
+        # The importer asks for a plugin of the operator's name before it gives up.
+        unsupported |= code.startswith("UNSUPPORTED") or "lugin not found" in text or "No importer" in text
+        operator = error.node_operator() if hasattr(error, "node_operator") else ""
+        name = error.node_name() if hasattr(error, "node_name") else ""
+        if operator or name:
+            nodes.append({"operator": operator, "node": name, "index": error.node(), "message": text})
+    if nodes and unsupported:
+        node = nodes[0]
+        return ErrorView(
+            code="ONNX_UNSUPPORTED_OP",
+            message=f"TensorRT has no operator {node['operator']} (node {node['node'] or node['index']!r}).",
+            hint="Replace the operator before exporting, or build with a plugin that provides it.",
+            details={"nodes": nodes, "tensorrt": first},
+        )
+    if deserialize:
+        return ErrorView(code="ONNX_PARSE_ERROR", message=f"TensorRT cannot read the model: {_clean(first)}")
+    where = f" (node {nodes[0]['node']!r}, {nodes[0]['operator']})" if nodes else ""
+    return ErrorView(
+        code="ONNX_IMPORT_FAILED",
+        message=f"TensorRT cannot import the model{where}: {_clean(first)}",
+        details={"nodes": nodes},
+    )
+
+
+_KNOWN = (
+    (
+        re.compile(r"is not supported (?:on|for|by)\b.*(?:Turing|SM ?\d|compute capab)|Turing|sm_?75", re.IGNORECASE),
+        "UNSUPPORTED_ON_TARGET",
+        "Build for a newer compute capability, or change the model's data types (float16 often is supported).",
+    ),
+    (
+        re.compile(r"out of memory|OutOfMemory|allocat\w+ fail", re.IGNORECASE),
+        "OUT_OF_MEMORY",
+        "Reduce --maxShapes or --memPoolSize=workspace:…, or use a machine with more memory.",
+    ),
+    (
+        re.compile(r"optimization profile|in profile \d|profile.*dimension|kMIN|kOPT|kMAX", re.IGNORECASE),
+        "PROFILE_INVALID",
+        "Check --minShapes, --optShapes and --maxShapes against the model's inputs.",
+    ),
+    (
+        re.compile(r"workspace|scratch memory|Could not find any (?:valid )?(?:implementation|tactic)", re.IGNORECASE),
+        "NO_TACTIC",
+        "A larger --memPoolSize=workspace:… lets TensorRT consider more tactics.",
+    ),
+)
+
+
+def build_error(logged: list[str]) -> ErrorView:
+    """The first error TensorRT told, with a hint where the cause is a known one."""
+    first = _clean(logged[0]) if logged else "TensorRT gave no engine and no reason."
+    everything = "\n".join(logged)
+    for pattern, code, hint in _KNOWN:
+        if pattern.search(everything):
+            return ErrorView(code=code, message=first, hint=hint)
+    return ErrorView(code="BUILD_FAILED", message=first, hint="The job's log has TensorRT's full account.")
+
+
+def _clean(text: str) -> str:
+    """TensorRT's words without its source locations, on one line."""
+    text = _CALL.sub("", text)
+    text = _PLACE.sub("", _KIND.sub(r"\1", text))
+    return " ".join(text.split())[:2000]
