@@ -369,9 +369,9 @@ def from_code(
     kind = _by_code(TrtFarmError).get(code)
     if kind is not None:
         return kind(message, hint=hint, **(details or {}))
-    error = TrtFarmError(message, hint=hint, **(details or {}))
-    error.code = code  # type: ignore[misc] - a newer farm may know more codes than this client
-    return error
+    # A newer farm may know more codes than this client.
+    unknown: type[TrtFarmError] = type("UnknownError", (TrtFarmError,), {"code": code})
+    return unknown(message, hint=hint, **(details or {}))
 
 
 def _by_code(root: type[TrtFarmError]) -> dict[str, type[TrtFarmError]]:

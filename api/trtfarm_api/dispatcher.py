@@ -38,7 +38,7 @@ class Dispatcher:
                 # Workers could not renew their leases either: give them the time to do so.
                 self._hold_until = time.monotonic() + self._farm.settings.lease_seconds
                 _log.warning("the database does not answer")
-            except Exception:
+            except Exception:  # noqa: BLE001 - without it no lease would ever be reaped
                 _log.exception("the dispatcher failed; it goes on")
 
     def look(self) -> None:

@@ -46,7 +46,7 @@ def require_current(database: Database) -> None:
 
 def head() -> str:
     """The newest revision: files are named by date, so it is the last one."""
-    return sorted(_versions().glob("[0-9]*.py"))[-1].stem.partition("_")[0]
+    return max(_versions().glob("[0-9]*.py")).stem.partition("_")[0]
 
 
 def _versions() -> Path:

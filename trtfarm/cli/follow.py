@@ -21,7 +21,7 @@ from trtfarm.sdk.client import FarmClient
 _MARKS = {
     JobState.SUCCEEDED: ("✓", "green"),
     JobState.FAILED: ("✗", "red"),
-    JobState.CANCELLED: ("–", "yellow"),
+    JobState.CANCELLED: ("-", "yellow"),
     JobState.QUEUED: ("·", "dim"),
 }
 _REFRESH_SECONDS = 0.1

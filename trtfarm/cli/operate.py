@@ -28,26 +28,14 @@ def serve(
 ) -> None:
     """Serves the HTTP API, by default on 127.0.0.1:8420."""
     with exits(as_json=False):
-        from trtfarm.compose.api import serve as run
-        from trtfarm.compose.embedded import Home, controller, embedded_farm
-        from trtfarm.compose.parts import distributed_farm
+        from trtfarm.compose.serve import serve_distributed, serve_embedded
         from trtfarm.compose.settings import ApiSettings
 
         _log_to_stderr()
         settings = ApiSettings.load(config)
-        given = {"host": host, "port": port}
-        server = settings.server.model_copy(update={k: v for k, v in given.items() if v is not None})
-        if not embedded:
-            with distributed_farm(settings.model_copy(update={"server": server})) as farm:
-                run(farm)
-            return
-        home = Home.default()
-        with controller(home), embedded_farm(home, server) as (farm, agent):
-            try:
-                agent.start()
-                run(farm)
-            finally:
-                agent.stop()
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
+        (serve_embedded if embedded else serve_distributed)(settings)
 
 
 def worker(config: Config = None) -> None:

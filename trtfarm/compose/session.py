@@ -61,7 +61,7 @@ def session(*, builds: bool = False, home: Home | None = None) -> Iterator[Sessi
 
 @contextlib.contextmanager
 def _controlling(home: Home, *, builds: bool) -> Iterator[FarmClient]:
-    from trtfarm.compose.api import serving
+    from trtfarm_api.serving import serving
 
     with contextlib.ExitStack() as stack:
         farm, agent = stack.enter_context(embedded_farm(home))

@@ -95,7 +95,7 @@ def _require(tensor: TensorInfo) -> None:
     example = "x".join("1" if d < 0 else str(d) for d in tensor.shape or ())
     raise ProfileRequiredError(
         f"Input {tensor} has dynamic dimensions and no optimization profile.",
-        hint=f"Give --minShapes, --optShapes and --maxShapes, for example --optShapes={tensor.name}:{example}.",
+        hint=f"Give --minShapes, --optShapes and --maxShapes, as in --optShapes={tensor.name}:{example}.",
     )
 
 

@@ -63,7 +63,7 @@ class ModelView(Value):
 
 
 class TargetRequest(Value):
-    """``gpu``: a slug, a product name, or a capability as ``cc-8.9``. ``runtime``: flavour, version optional."""
+    """``gpu``: a slug, a product name or a capability (``cc-8.9``). ``runtime``: a flavour, or exact."""
 
     gpu: Annotated[str, Field(min_length=1, max_length=80)]
     runtime: Annotated[str, Field(max_length=80)] | None = None
@@ -106,7 +106,7 @@ class PlanView(Value):
 
 
 class Progress(Value):
-    """Where a running attempt stands. ``fraction`` 0–1 where the runtime tells it."""
+    """Where a running attempt stands. ``fraction``: 0 to 1, where the runtime tells it."""
 
     stage: str
     fraction: float | None = None

@@ -107,8 +107,8 @@ class FarmClient:
         last_event, failures = "0", 0
         while True:
             try:
-                for last_event, job in self._events(job_id, last_event):
-                    failures = 0
+                for event, job in self._events(job_id, last_event):
+                    last_event, failures = event, 0
                     yield job
                     if job.state.terminal:
                         return

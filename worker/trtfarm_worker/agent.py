@@ -148,7 +148,7 @@ class Agent:
                 continue
             try:
                 Attempt(self._workshop, claim, child).run()
-            except Exception:
+            except Exception:  # noqa: BLE001 - a slot outlives whatever an attempt does
                 _log.exception("job %s: the attempt could not be ended; its lease will run out", claim.job_id)
             finally:
                 with self._changed:

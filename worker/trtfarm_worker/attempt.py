@@ -89,7 +89,7 @@ class Attempt:
             failure = self._failure(error, manifest)
         except OSError as error:
             failure = _infrastructure("WORKER_IO", f"The worker could not read or write a file: {error}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - recorded with the job, tried elsewhere
             _log.exception("job %s", self._claim.job_id)
             failure = _infrastructure("INTERNAL", f"The worker failed: {error!r}")
         return lambda leases: leases.fail(self._claim, failure)

@@ -117,7 +117,9 @@ class LeaseRepository:
                 log_digest=result.log and str(result.log.digest),
             )
         )
-        self._close_attempts(claim.job_id, Outcome.COMPLETE, log=result.log and str(result.log.digest))
+        self._close_attempts(
+            claim.job_id, Outcome.COMPLETE, log=str(result.log.digest) if result.log else None
+        )
         record(
             self._connection,
             claim.job_id,
@@ -155,7 +157,9 @@ class LeaseRepository:
             state = JobState.FAILED
             self._end(claim, state, {"error": error, "crashes": crashes})
         outcome = Outcome.CANCELLED if state is JobState.CANCELLED else failure.outcome
-        self._close_attempts(claim.job_id, outcome, error=error, log=failure.log and str(failure.log.digest))
+        self._close_attempts(
+            claim.job_id, outcome, error=error, log=str(failure.log.digest) if failure.log else None
+        )
         kind = "requeued" if state is JobState.QUEUED else state.value
         record(self._connection, claim.job_id, kind, code=failure.error.code, message=failure.error.message)
         return state

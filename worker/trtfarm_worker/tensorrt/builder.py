@@ -16,6 +16,7 @@ from trtfarm.errors import BuildError, OptionUnsupportedError, TargetUnavailable
 from trtfarm_worker.tensorrt import bindings, diagnostics, options
 from trtfarm_worker.tensorrt.progress import make_monitor
 
+_NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 OnProgress = Callable[[str, float | None], None]
 
 
@@ -72,7 +73,7 @@ class EngineBuilder:
             raise BuildRefusedError(diagnostics.build_error(self.log.errors))
         on_progress("writing", None)
         write_synced(plan, serialized)
-        write_synced(io, json.dumps(describe(trt, network, spec), indent=1).encode())
+        write_synced(io, json.dumps(describe(network, spec), indent=1).encode())
         return seconds
 
     def _check_target(self, spec: BuildSpec) -> None:
@@ -105,7 +106,7 @@ class EngineBuilder:
             raise TargetUnavailableError(f"{self._runtime} refuses the target {spec.target.gpu}.")
 
 
-def describe(trt: Any, network: Any, spec: BuildSpec) -> dict[str, Any]:
+def describe(network: Any, spec: BuildSpec) -> dict[str, Any]:
     """Inputs and outputs as the network declares them: a plan cannot be asked without its GPU.
 
     ``shape`` has -1 for dimensions that are known only at run time.
@@ -113,7 +114,8 @@ def describe(trt: Any, network: Any, spec: BuildSpec) -> dict[str, Any]:
 
     def tensor(item: Any) -> dict[str, Any]:
         shape = [-1] if len(item.shape) < 0 else list(item.shape)
-        return {"name": item.name, "dtype": _dtype(trt, item.dtype), "shape": shape}
+        dtype = _NUMPY_NAMES.get(item.dtype.name, item.dtype.name.lower())
+        return {"name": item.name, "dtype": dtype, "shape": shape}
 
     return {
         "inputs": [tensor(network.get_input(index)) for index in range(network.num_inputs)],
@@ -122,12 +124,6 @@ def describe(trt: Any, network: Any, spec: BuildSpec) -> dict[str, Any]:
         "target": spec.target.model_dump(mode="json"),
         "layers": network.num_layers,
     }
-
-
-def _dtype(trt: Any, dtype: Any) -> str:
-    names = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
-    del trt
-    return names.get(dtype.name, dtype.name.lower())
 
 
 def write_synced(path: Path, data: Any) -> None:

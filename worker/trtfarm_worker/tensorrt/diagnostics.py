@@ -98,9 +98,9 @@ def parser_error(parser: Any) -> ErrorView:
 
 _KNOWN = (
     (
-        re.compile(r"is not supported (?:on|for|by)\b.*(?:Turing|SM ?\d|compute capab)|Turing|sm_?75", re.IGNORECASE),
+        re.compile(r"Turing|sm_?75|not supported (?:on|for|by)\b.*(?:SM ?\d|compute capab)", re.IGNORECASE),
         "UNSUPPORTED_ON_TARGET",
-        "Build for a newer compute capability, or change the model's data types (float16 often is supported).",
+        "Build for a newer compute capability, or change the model's data types (float16 may work).",
     ),
     (
         re.compile(r"out of memory|OutOfMemory|allocat\w+ fail", re.IGNORECASE),
@@ -113,7 +113,9 @@ _KNOWN = (
         "Check --minShapes, --optShapes and --maxShapes against the model's inputs.",
     ),
     (
-        re.compile(r"workspace|scratch memory|Could not find any (?:valid )?(?:implementation|tactic)", re.IGNORECASE),
+        re.compile(
+            r"workspace|scratch memory|not find any (?:valid )?(?:implementation|tactic)", re.IGNORECASE
+        ),
         "NO_TACTIC",
         "A larger --memPoolSize=workspace:… lets TensorRT consider more tactics.",
     ),

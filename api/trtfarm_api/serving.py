@@ -1,4 +1,4 @@
-"""``trtfarm serve``: the API on a port or a socket."""
+"""The API on a port or a socket."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from trtfarm_api.farm import Farm
+from trtfarm_api.app import create_app
+from trtfarm_api.farm import Farm
 
 _START_SECONDS = 30.0
 _KEEP_ALIVE_SECONDS = 30
@@ -40,8 +40,6 @@ def serving(farm: Farm, socket: Path) -> Iterator[None]:
 
 def _server(farm: Farm, **options: Any) -> Any:
     import uvicorn
-
-    from trtfarm_api.app import create_app
 
     config = uvicorn.Config(
         create_app(farm),
