@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import socket
@@ -23,6 +24,7 @@ from trtfarm_db.repositories.workers import WorkerRepository
 from trtfarm_worker.attempt import Attempt, Workshop
 from trtfarm_worker.isolation import TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
+from trtfarm_worker.scratch import attempts_folder
 from trtfarm_worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Agent:
         self.worker_id = str(uuid7())
         self._settings = settings
         self._database = database
+        self._store = store
         self._bell = bell
         self._children = [TensorRTChild(settings) for _ in range(settings.slots)]
         self._threads: list[threading.Thread] = []
@@ -48,14 +51,7 @@ class Agent:
         self._busy = 0
         self._draining = False
         self._stopping = threading.Event()
-        self._workshop = Workshop(
-            worker_id=self.worker_id,
-            settings=settings,
-            database=database,
-            store=store,
-            models=ModelCache(settings.scratch / "models", store, settings.model_cache_bytes),
-            stopping=self._stopping.is_set,
-        )
+        self._folder = contextlib.ExitStack()
         self.info: WorkerInfo | None = None
 
     @property
@@ -69,9 +65,11 @@ class Agent:
         """Loads TensorRT, registers the worker and starts its slots.
 
         Raises:
-            ConfigurationError: TensorRT cannot be loaded, or builds for nothing here.
+            ConfigurationError: TensorRT cannot be loaded or builds for nothing here, or the scratch folder
+                cannot be written.
             DatabaseUnavailableError: the farm's database does not answer.
         """
+        workshop = self._open_workshop()
         ready = self._children[0].start()
         if not ready.gpus:
             raise ConfigurationError(f"{ready.runtime} builds for no target on this machine.")
@@ -86,9 +84,25 @@ class Agent:
         with self._database.transaction() as connection:
             WorkerRepository(connection).register(self.info)
         for number, child in enumerate(self._children):
-            self._spawn(f"slot-{number}", self._slot, child)
+            self._spawn(f"slot-{number}", self._slot, workshop, child)
         self._spawn("presence", self._presence)
         return self.info
+
+    def _open_workshop(self) -> Workshop:
+        scratch = self._settings.scratch
+        try:
+            folder = self._folder.enter_context(attempts_folder(scratch, self.worker_id))
+        except OSError as error:
+            raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
+        return Workshop(
+            worker_id=self.worker_id,
+            folder=folder,
+            settings=self._settings,
+            database=self._database,
+            store=self._store,
+            models=ModelCache(scratch / "models", self._store, self._settings.model_cache_bytes),
+            stopping=self._stopping.is_set,
+        )
 
     def wake(self) -> None:
         """There may be work."""
@@ -124,6 +138,7 @@ class Agent:
             thread.join()
         for child in self._children:
             child.kill()
+        self._folder.close()
         if self.info is not None:
             try:
                 with self._database.transaction() as connection:
@@ -136,7 +151,7 @@ class Agent:
         thread.start()
         self._threads.append(thread)
 
-    def _slot(self, child: TensorRTChild) -> None:
+    def _slot(self, workshop: Workshop, child: TensorRTChild) -> None:
         # The child's parent-death signal follows this thread, so it lives as long as the slot does.
         while True:
             seen = self._rings
@@ -147,7 +162,7 @@ class Agent:
                 self._wait_for_ring(seen)
                 continue
             try:
-                Attempt(self._workshop, claim, child).run()
+                Attempt(workshop, claim, child).run()
             except Exception:  # noqa: BLE001 - a slot outlives whatever an attempt does
                 _log.exception("job %s: the attempt could not be ended; its lease will run out", claim.job_id)
             finally:
@@ -170,6 +185,9 @@ class Agent:
                 self._bell.ring(claim.spec.target.queue)
         except DatabaseUnavailableError:
             self._stopping.wait(_OUTAGE_SECONDS)
+        except Exception:  # noqa: BLE001 - a slot that ends would leave a worker that looks alive
+            _log.exception("nothing could be claimed")
+            self._stopping.wait(_OUTAGE_SECONDS)
         finally:
             if claim is None:
                 with self._changed:
@@ -189,3 +207,5 @@ class Agent:
                     WorkerRepository(connection).seen(self.worker_id, draining=self._draining)
             except DatabaseUnavailableError:
                 _log.warning("the database does not answer")
+            except Exception:  # noqa: BLE001 - without it the farm would take this worker for dead
+                _log.exception("the worker's row could not be updated")

@@ -18,11 +18,13 @@ from trtfarm.contract.models import ModelManifest
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import (
     BlobCorruptError,
+    ConfigurationError,
     DatabaseUnavailableError,
     NotFoundError,
     StaleFenceError,
     StorageFullError,
     TrtFarmError,
+    UnavailableError,
 )
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
@@ -40,9 +42,10 @@ _RETRY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Workshop:
-    """What the attempts of one worker share."""
+    """What the attempts of one worker share. ``folder`` is the worker's own."""
 
     worker_id: str
+    folder: Path
     settings: WorkerSettings
     database: Database
     store: ArtifactStore
@@ -57,7 +60,7 @@ class Attempt:
         self._shop = workshop
         self._claim = claim
         self._child = child
-        self._folder = workshop.settings.scratch / "attempts" / f"{claim.job_id}.{claim.fence}"
+        self._folder = workshop.folder / f"{claim.job_id}.{claim.fence}"
         self._log_path = self._folder / "build.log"
 
     def run(self) -> None:
@@ -167,7 +170,8 @@ class Attempt:
                 message=f"The model's files are missing or damaged in the artifact store: {error.message}",
                 hint="Upload the model again, then retry the job.",
             )
-        retryable = isinstance(error, DatabaseUnavailableError | StorageFullError)
+        # ConfigurationError: the child could not be started again, here and now.
+        retryable = isinstance(error, UnavailableError | StorageFullError | ConfigurationError)
         return AttemptFailure(outcome=Outcome.FAILED, error=view, retryable=retryable)
 
     def _publish(self, path: Path) -> PublishedBlob:
@@ -192,7 +196,7 @@ class Attempt:
                 _log.info("job %s: %s", self._claim.job_id, ended)
                 return
             except DatabaseUnavailableError:
-                if given_up():
+                if given_up() or self._shop.stopping():
                     raise
                 _log.warning("job %s: waiting for the database to take the result", self._claim.job_id)
                 time.sleep(_RETRY_SECONDS)
