@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ class Home:
         return f"sqlite:///{self.path / 'farm.sqlite'}"
 
     @property
+    def address(self) -> Path:
+        """A file with the address of the process that runs the farm."""
+        return self.path / "controller.json"
+
+    @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
@@ -62,6 +68,16 @@ def controller(home: Home) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def reachable_at(home: Home, **where: str) -> Iterator[None]:
+    """Tells other processes how to reach the controller: ``socket`` or ``url``."""
+    home.address.write_text(json.dumps(where))
+    try:
+        yield
+    finally:
+        home.address.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[tuple[Farm, Agent]]:
     """The parts, without a worker started and without a port. Call it as the controller."""
     from trtfarm.compose.parts import farm
@@ -83,7 +99,9 @@ def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[
         store = ArtifactStore.open(StoreSettings(url=home.artifacts.resolve().as_uri()))
         bell = LocalBell()
         parts = stack.enter_context(farm(server, database, store, bell))
-        worker = WorkerSettings(scratch=home.path / "scratch", heartbeat_seconds=1, idle_poll_seconds=2)
+        worker = WorkerSettings(
+            scratch=home.path / "scratch", lease_seconds=10, heartbeat_seconds=1, idle_poll_seconds=2
+        )
         agent = Agent(settings=worker, database=database, store=store, bell=bell)
         bell.listen(agent.wake)
         yield parts, agent

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,12 +123,10 @@ class Attempt:
         claim = self._claim
         if isinstance(outcome, Built):
             heartbeat.progress(Progress(stage="publishing"))
-            result = BuildResult(
-                plan=self._publish(self._folder / "plan"),
-                io=self._publish(self._folder / "io.json"),
-                log=self._publish(self._log_path),
-                build_seconds=outcome.build_seconds,
-            )
+            paths = (self._folder / "plan", self._folder / "io.json", self._log_path)
+            with ThreadPoolExecutor(len(paths)) as pool:  # each waits for the disk, or for S3
+                plan, io, log = pool.map(self._publish, paths)
+            result = BuildResult(plan=plan, io=io, log=log, build_seconds=outcome.build_seconds)
             return lambda leases: leases.finish(claim, result)
         if isinstance(outcome, Interrupted):
             if outcome.outcome is Outcome.RELEASED:

@@ -36,7 +36,7 @@ class Progressed(Value):
 
 
 class Built(Value):
-    """Both files are complete and synced. ``rss_bytes``: the child's peak resident memory so far."""
+    """Both files are complete. ``rss_bytes``: the child's peak resident memory so far."""
 
     event: Literal["built"] = "built"
     build_seconds: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,8 +71,8 @@ class EngineBuilder:
         if serialized is None:
             raise BuildRefusedError(diagnostics.build_error(self.log.errors))
         on_progress("writing", None)
-        write_synced(plan, serialized)
-        write_synced(io, json.dumps(describe(network, spec), indent=1).encode())
+        plan.write_bytes(serialized)
+        io.write_text(json.dumps(describe(network, spec), indent=1))
         return seconds
 
     def _check_target(self, spec: BuildSpec) -> None:
@@ -124,11 +123,3 @@ def describe(network: Any, spec: BuildSpec) -> dict[str, Any]:
         "target": spec.target.model_dump(mode="json"),
         "layers": network.num_layers,
     }
-
-
-def write_synced(path: Path, data: Any) -> None:
-    """``data``: anything with the buffer protocol."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
