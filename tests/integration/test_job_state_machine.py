@@ -84,12 +84,14 @@ class JobMachine(RuleBasedStateMachine):
         self.jobs: dict[str, ModelJob] = {}
         self.claims: list[Claim] = []
 
-    @initialize()
-    def empty(self) -> None:
+    @initialize(priorities=st.lists(st.integers(-1, 1), min_size=BUILD_KEYS, max_size=BUILD_KEYS))
+    def start(self, priorities: list[int]) -> None:
         with self.farm.database.transaction() as connection:
             for table in reversed(Base.metadata.sorted_tables):
                 connection.execute(delete(table))
         self.farm.add_model()
+        for number, priority in enumerate(priorities):
+            self.submit(number, priority)
 
     # --- clients ---
 
@@ -119,10 +121,24 @@ class JobMachine(RuleBasedStateMachine):
         job.to_be_cancelled = True
         assert view.state is job.state
 
+    @rule(number=st.integers(0, BUILD_KEYS - 1))
+    def look(self, number: int) -> None:
+        same = {job_id: job for job_id, job in self.jobs.items() if job.number == number}
+        live = [job_id for job_id, job in same.items() if job.live]
+        done = [job_id for job_id, job in same.items() if job.state is JobState.SUCCEEDED]
+        with self.farm.jobs() as jobs:
+            found = jobs.find_by_key(values.spec(number).build_key)
+            counts = {state: count for _, state, count in jobs.counts()}
+            queues = jobs.queues_with_work()
+        assert (found and found.job_id) == (live[0] if live else max(done, default=None))
+        assert counts == {state: self.count(state) for state in LIVE if self.count(state)}
+        ready = any(job.state is QUEUED and job.available for job in self.jobs.values())
+        assert queues == ([values.QUEUE] if ready else [])
+
     # --- workers ---
 
     @precondition(lambda self: self.count(QUEUED))
-    @rule(worker_id=WORKERS, later=st.booleans())
+    @rule(worker_id=WORKERS, later=st.sampled_from([True, True, True, False]))
     def claim(self, worker_id: str, *, later: bool) -> None:
         if later:
             self.backoffs_pass()
@@ -220,7 +236,7 @@ class JobMachine(RuleBasedStateMachine):
     # --- time, and who watches it ---
 
     @precondition(lambda self: self.count(RUNNING))
-    @rule(data=st.data(), reaped=st.booleans())
+    @rule(data=st.data(), reaped=st.sampled_from([True, True, False]))
     def lease_runs_out(self, data: st.DataObject, *, reaped: bool) -> None:
         running = [job_id for job_id, job in self.jobs.items() if job.state is RUNNING]
         job_id = data.draw(st.sampled_from(running))
@@ -317,7 +333,7 @@ def test_every_history_goes_as_the_model_says(database):
     run_state_machine_as_test(
         lambda: JobMachine(farm),
         settings=settings(
-            max_examples=30,
+            max_examples=70,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trtfarm.contract.models import ModelManifest
 from trtfarm.store import ArtifactStore
 
 MODEL_FILE = "model.onnx.trtfarm"  # no external data will ever be called that
+_LOCK_SECONDS = 0.05
 
 
 class ModelCache:
@@ -37,16 +39,25 @@ class ModelCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         folder = self._folder / manifest.digest.hex
         with self._lock_file(folder) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            while not folder.is_dir():
-                # Changing a lock's kind gives it up for a moment: look again each time.
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            # Changing a lock's kind gives it up for a moment, so look again each time; and never wait for the
+            # exclusive one: whoever has just fetched the model may hold the shared one for a whole build.
+            while not self._shared(lock, folder):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(_LOCK_SECONDS)
+                    continue
                 if not folder.is_dir():
                     self._evict(manifest.size_bytes)
                     self._fetch(manifest, folder)
-                fcntl.flock(lock, fcntl.LOCK_SH)
             os.utime(folder)
             yield folder / MODEL_FILE
+
+    @staticmethod
+    def _shared(lock: int, folder: Path) -> bool:
+        """Waits for a fetch under way; whether the model is there, and stays."""
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return folder.is_dir()
 
     def _fetch(self, manifest: ModelManifest, folder: Path) -> None:
         partial = _partial(folder)

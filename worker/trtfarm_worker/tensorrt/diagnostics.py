@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from trtfarm.contract.v1 import ErrorView
 
@@ -21,11 +21,6 @@ _KIND = re.compile(r"^[\w ]+ \((.*)\)$", re.DOTALL)
 _PLACE = re.compile(r"\[\w+\.(?:cpp|h):\d+: [^\]]*\]\s*|\s*In \w+ at \S+:\d+")
 
 
-class Message(NamedTuple):
-    level: str
-    text: str
-
-
 class Log:
     """Where the one logger of the process writes, and the errors since ``start``."""
 
@@ -33,31 +28,36 @@ class Log:
         self.errors: list[str] = []
         self._file: TextIO | None = None
         self._written = 0
+        self._second, self._time = 0, ""
 
     def start(self, file: TextIO | None) -> None:
         self.errors, self._file, self._written = [], file, 0
 
-    def write(self, message: Message) -> None:
-        level = _LEVELS.get(message.level, "?")
+    def write(self, level: str, text: str) -> None:
+        """``level``: one letter. A small build writes thousands of lines, so this must be quick."""
         if level in "FE":
-            self.errors.append(message.text)
+            self.errors.append(text)
         if self._file is None or self._written > _LOG_LIMIT_BYTES:
             return
-        line = f"{time.strftime('%H:%M:%S')} {level} {message.text}\n"
-        self._written += self._file.write(line)
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._time = now, time.strftime("%H:%M:%S", time.localtime(now))
+        self._written += self._file.write(f"{self._time} {level} {text}\n")
         if level != "V":
             self._file.flush()
 
 
 def make_logger(trt: Any, log: Log) -> Any:
     """A process has one logger: TensorRT ignores a second one while the first lives."""
+    severities = trt.ILogger.Severity.__members__.items()
+    levels = {int(member): _LEVELS.get(name, "?") for name, member in severities}  # a member's name is slow
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            log.write(Message(severity.name, msg))
+            log.write(levels[int(severity)], msg)
 
     return Logger()
 
