@@ -86,7 +86,7 @@ def pull(
     with exits(as_json=as_json):
 
         def command(farm: Session) -> tuple[PlanView, Path]:
-            view = farm.client.plan(_digest(farm, plan))
+            view = farm.client.plan(find_digest(farm, plan))
             name = f"{view.model.short}.{view.target.gpu}.{view.target.runtime}.plan"
             path = output / name if output and output.is_dir() else output or Path(name)
             columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -102,7 +102,7 @@ def pull(
             stderr.print(f"{path}  {size(view.size_bytes)}  {view.digest} verified", markup=False)
 
 
-def _digest(farm: Session, name: str) -> Digest:
+def find_digest(farm: Session, name: str) -> Digest:
     """A digest in full or by its first digits."""
     try:
         return Digest(name)
@@ -119,7 +119,7 @@ def _digest(farm: Session, name: str) -> Digest:
 
 
 def _read(farm: Session, name: str) -> tuple[PlanView, dict[str, Any]]:
-    view = farm.client.plan(_digest(farm, name))
+    view = farm.client.plan(find_digest(farm, name))
     return view, json.loads(farm.client.artifact(view.io)) if view.io else {}
 
 

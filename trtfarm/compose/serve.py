@@ -27,9 +27,9 @@ def serve_embedded(settings: ApiSettings) -> None:
             hint="Run trtfarm serve without --embedded for other machines.",
         )
     home = Home.default()
-    with controller(home), embedded_farm(home, settings.server) as (farm, agent):
+    with controller(home), embedded_farm(home, settings.server) as (farm, crew):
         try:
-            agent.start()
+            crew.start()
             serve(farm)
         finally:
-            agent.stop()
+            crew.stop()
