@@ -51,7 +51,7 @@ def benchmark(
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise PlanRefusedError("TensorRT does not load this plan here; the job's log tells why.")
-    contexts = [_context(engine, cuda, options) for _ in range(options.inf_streams)]
+    contexts = [make_context(engine, cuda, options) for _ in range(options.inf_streams)]
     buffers = [Buffers(trt, cuda, engine, context) for context in contexts]
     try:
         for each in buffers:
@@ -94,7 +94,7 @@ def _run(
             lane.close()
 
 
-def _context(engine: Any, cuda: Cuda, options: BenchmarkOptions) -> Any:
+def make_context(engine: Any, cuda: Cuda, options: BenchmarkOptions) -> Any:
     context = engine.create_execution_context()
     if context is None:
         raise PlanRefusedError("There is not enough GPU memory for an execution context.")

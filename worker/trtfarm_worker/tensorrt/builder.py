@@ -40,6 +40,8 @@ class EngineBuilder:
         self._capabilities = bindings.capabilities(trt)
         self.log = diagnostics.Log()
         self._logger = diagnostics.make_logger(trt, self.log)
+        # The first builder of a process takes about ten seconds on a GPU: no job shall wait for it.
+        trt.Builder(self._logger)
 
     @property
     def gpus(self) -> tuple[str, ...]:

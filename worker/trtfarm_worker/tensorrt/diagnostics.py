@@ -70,7 +70,7 @@ def parser_error(parser: Any) -> ErrorView:
         error = parser.get_error(index)
         text = error.desc()
         first = first or text
-        code = getattr(error.code(), "name", str(error.code()))
+        code = str(error.code()).rpartition(".")[2]  # 8.6's members have no usable name
         deserialize |= code == "MODEL_DESERIALIZE_FAILED"
         # The importer asks for a plugin of the operator's name before it gives up.
         unsupported |= code.startswith("UNSUPPORTED") or "lugin not found" in text or "No importer" in text

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 from trtfarm.contract.benchmark import BenchmarkOptions
+from trtfarm.errors import TrtFarmError
 from trtfarm_worker.tensorrt.buffers import Buffers
 from trtfarm_worker.tensorrt.cuda import Cuda
 
@@ -44,6 +45,12 @@ class Sample(NamedTuple):
     @property
     def latency(self) -> float:
         return self.h2d + self.compute + self.d2h
+
+
+class EnqueueError(TrtFarmError):
+    """TensorRT refused to run the engine; the job's log tells why."""
+
+    code = "ENQUEUE_REFUSED"
 
 
 class Lane:
@@ -135,15 +142,20 @@ class Lane:
         if self._graph is not None:
             graph = self._graph
             return lambda: self._cuda("GraphLaunch", graph, stream)
-        handle = int(stream)
-        return lambda: self._context.execute_async_v3(handle)
+        return self._execute
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(int(self.stream)):
+            raise EnqueueError(
+                hint="With several streams, TensorRT 8.6 needs --preview=+profileSharing0806 at build time."
+            )
 
     def _capture(self) -> Any:
         cuda, stream = self._cuda, self._streams[1]
-        self._context.execute_async_v3(int(stream))  # allocations must not be captured
+        self._execute()  # its allocations must not be captured
         cuda("StreamSynchronize", stream)
         cuda("StreamBeginCapture", stream, cuda.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
-        self._context.execute_async_v3(int(stream))
+        self._execute()
         graph = cuda("StreamEndCapture", stream)
         executable = cuda("GraphInstantiate", graph, 0)
         cuda("GraphDestroy", graph)
