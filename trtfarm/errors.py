@@ -338,6 +338,12 @@ class ConfigurationError(TrtFarmError):
     code = "CONFIGURATION"
 
 
+class LocalFileError(TrtFarmError):
+    """A file or folder on this machine cannot be read or written."""
+
+    code = "LOCAL_FILE"
+
+
 class BuildError(TrtFarmError):
     """TensorRT did not build the engine."""
 

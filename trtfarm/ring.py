@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 LOOK_TASK = "trtfarm.look"
+_PAUSE_SECONDS = 0.01  # between messages: a burst of submissions must not be a burst of messages
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +41,8 @@ class LocalBell:
 class CeleryBell:
     """Rings through Celery, from a thread of its own: a slow or dead Redis delays no submission.
 
-    Rings for one queue that arrive while one is being sent become one: "look" said twice is said once.
+    Rings for one queue that arrive while one is being sent, or just after it, become one: "look" said twice
+    is said once.
     """
 
     def __init__(self, app: Any) -> None:
@@ -75,6 +78,7 @@ class CeleryBell:
                     self._app.send_task(LOOK_TASK, queue=queue, ignore_result=True, retry=False)
                 except Exception as error:  # noqa: BLE001 - whatever the broker does, the jobs are safe
                     _log.warning("cannot ring %s (%s); workers look by themselves", queue, error)
+            time.sleep(_PAUSE_SECONDS)
 
 
 def celery_app(redis_url: str) -> Any:

@@ -12,7 +12,7 @@ from trtfarm_api import errors
 from trtfarm_api.auth import KeyCache
 from trtfarm_api.dispatcher import Dispatcher
 from trtfarm_api.farm import Farm
-from trtfarm_api.middleware import BodyLimit, RequestTimes
+from trtfarm_api.middleware import BodyLimit, PlainAddress, RequestTimes
 from trtfarm_api.routes import fleet, gpu, health, jobs, models, plans, uploads
 from trtfarm_api.services.submissions import SubmissionService
 from trtfarm_api.services.uploads import UploadService
@@ -34,6 +34,7 @@ def create_app(farm: Farm) -> FastAPI:
         version=__version__,
         description="A build farm for TensorRT engines.",
         lifespan=lifespan,
+        responses={"default": errors.DOCUMENTED},
     )
     app.state.farm = farm
     app.state.keys = KeyCache(farm.database)
@@ -43,5 +44,6 @@ def create_app(farm: Farm) -> FastAPI:
         app.include_router(module.router)
     errors.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(PlainAddress)
     app.add_middleware(RequestTimes, metrics=farm.metrics)
     return app

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import Depends, Request
 
 from trtfarm.contract.digest import Digest
@@ -37,40 +37,40 @@ class KeyCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = threading.Lock()
         self._entries: dict[Digest, tuple[float, Principal]] = {}
 
-    def check(self, key: str) -> Principal:
+    async def check(self, key: str) -> Principal:
         """Raises AuthError, KeyRevokedError."""
         name, now = Digest.of_bytes(key.encode()), time.monotonic()
-        with self._lock:
-            until, principal = self._entries.get(name, (0.0, LOCAL))
+        until, principal = self._entries.get(name, (0.0, LOCAL))
         if now < until:
             return principal
-        with self._database.transaction() as connection:
-            principal = Principal(*KeyRepository(connection).check(key))
-        with self._lock:
-            if len(self._entries) >= _CACHE_ENTRIES:
-                self._entries.clear()
-            self._entries[name] = (now + _CACHE_SECONDS, principal)
+        principal = await to_thread.run_sync(self._read, key)
+        if len(self._entries) >= _CACHE_ENTRIES:
+            self._entries.clear()
+        self._entries[name] = (now + _CACHE_SECONDS, principal)
         return principal
 
+    def _read(self, key: str) -> Principal:
+        with self._database.transaction() as connection:
+            return Principal(*KeyRepository(connection).check(key))
 
-def requires(scope: Scope) -> Callable[[Request, FarmDep], Principal]:
+
+def requires(scope: Scope) -> Callable[[Request, FarmDep], Awaitable[Principal]]:
     """A dependency that lets through who has ``scope``.
 
     Raises:
         AuthRequiredError, AuthError, ScopeMissingError.
     """
 
-    def dependency(request: Request, farm: FarmDep) -> Principal:
+    async def dependency(request: Request, farm: FarmDep) -> Principal:
         if not farm.require_keys:
             return LOCAL
         kind, _, key = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not key:
             raise AuthRequiredError(hint="Set TRTFARM_API_KEY, or send: Authorization: Bearer <key>.")
         cache: KeyCache = request.app.state.keys
-        principal = cache.check(key.strip())
+        principal = await cache.check(key.strip())
         if not principal.scope.includes(scope):
             raise ScopeMissingError(f"This needs a key with scope {scope}; yours has {principal.scope}.")
         return principal

@@ -14,6 +14,10 @@ from trtfarm_db.repositories.artifacts import ArtifactRepository
 _log = logging.getLogger(__name__)
 
 
+class BlobGoneError(BlobMissingError):
+    """The bytes of a plan that was built are lost; submit the build again."""
+
+
 class Blobs:
     """Checks blobs against what was verified when they were published.
 

@@ -14,7 +14,7 @@ from trtfarm.contract.digest import Digest
 from trtfarm.errors import RangeUnsatisfiableError
 from trtfarm_api.farm import Farm
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 _FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -37,7 +37,7 @@ def artifact_response(
     }
     if filename:
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
-    if etag in _tags(request.headers.get("if-none-match", "")):
+    if {etag, "*"} & _tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     start, end = _range(request, size, etag)
     partial = (start, end) != (0, size)
@@ -58,13 +58,16 @@ async def _body(farm: Farm, digest: Digest, start: int, end: int) -> AsyncIterat
 
 def _range(request: Request, size: int, etag: str) -> tuple[int, int]:
     """(start, end) of the bytes to send, end exclusive."""
+    if request.method != "GET":
+        return 0, size
     match = _RANGE.fullmatch(request.headers.get("range", "").strip())
-    if match is None or match.group() == "bytes=-" or request.headers.get("if-range", etag) != etag:
+    if match is None or not any(match.groups()) or request.headers.get("if-range", etag) != etag:
         return 0, size
     first, last = match.groups()
-    if not first:
-        return max(0, size - int(last)), size
-    start, end = int(first), min(size, int(last) + 1 if last else size)
+    if first:
+        start, end = int(first), min(size, int(last) + 1 if last else size)
+    else:
+        start, end = max(0, size - int(last)), size
     if start >= size or start >= end:
         raise RangeUnsatisfiableError(f"{match.group()} lies outside of the {size} bytes.", size_bytes=size)
     return start, end

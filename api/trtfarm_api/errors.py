@@ -9,11 +9,12 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from trtfarm import errors
 from trtfarm.contract.v1 import Problem
+from trtfarm_api.blobs import BlobGoneError
 
 _log = logging.getLogger(__name__)
 
@@ -31,14 +32,22 @@ _STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
     (errors.OffsetMismatchError, 409),
     (errors.UploadLockedError, 423),
     (errors.InvalidRequestError, 422),
+    (BlobGoneError, 410),
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (errors.StorageFullError, 507),
     (errors.BlobCorruptError, 410),
     (errors.UnavailableError, 503),
+    (errors.ConfigurationError, 503),
 )
 _RETRY_AFTER_SECONDS = 2
+_CLIENT_CLOSED = 499  # nginx's number for it, in logs and metrics only
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 415: "UNSUPPORTED_MEDIA_TYPE"}
+
+DOCUMENTED: dict[str, Any] = {
+    "description": "A problem, with a stable `code`",
+    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+}
 
 
 def status_of(error: errors.TrtFarmError) -> int:
@@ -62,6 +71,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.TrtFarmError, _farm_error)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _nobody)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -70,7 +80,10 @@ def _farm_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status == 500:
         _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return problem(status, error.code, error.message, hint=error.hint, details=error.details)
+    answer = problem(status, error.code, error.message, hint=error.hint, details=error.details)
+    if isinstance(error, errors.RangeUnsatisfiableError):
+        answer.headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
+    return answer
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -82,8 +95,6 @@ def _validation(request: Request, error: Exception) -> JSONResponse:
             return _farm_error(request, cause)
     first = issues[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    if first["type"] in {"json_invalid", "json_type"}:
-        return problem(400, "INVALID_JSON", f"The body is not valid JSON: {first['msg']}.")
     code = "UNKNOWN_FIELD" if first["type"] == "extra_forbidden" else "VALIDATION_ERROR"
     message = f"There is no field {where!r}." if code == "UNKNOWN_FIELD" else f"{where}: {first['msg']}."
     listed = [{"field": ".".join(map(str, issue["loc"])), "message": issue["msg"]} for issue in issues[:20]]
@@ -93,7 +104,15 @@ def _validation(request: Request, error: Exception) -> JSONResponse:
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - by registration
     code = _CODES.get(error.status_code, HTTPStatus(error.status_code).name)
-    return problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    answer = problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    answer.headers.update(error.headers or {})  # Allow, with 405
+    return answer
+
+
+def _nobody(request: Request, error: Exception) -> Response:
+    """The client went away while it sent something: nothing is wrong here, and nobody hears the answer."""
+    del request, error
+    return Response(status_code=_CLIENT_CLOSED)
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -38,6 +38,19 @@ class RequestTimes:
         await self._app(scope, receive, observe)
 
 
+class PlainAddress:
+    """No name in an address has a NUL, and a database cannot even look for one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and b"%00" in scope.get("raw_path", b"") + b"?" + scope["query_string"]:
+            await problem(400, "INVALID_PATH", "The address contains NUL.")(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
 class BodyLimit:
     """Documents are small; only uploads are not."""
 

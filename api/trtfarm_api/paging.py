@@ -17,9 +17,11 @@ from trtfarm.errors import InvalidCursorError
 def _check(cursor: str | None) -> str | None:
     if cursor is not None:
         try:
-            UUID(cursor)
+            canonical = str(UUID(cursor))
         except ValueError:
             raise InvalidCursorError from None
+        if canonical != cursor:  # rows are compared with it as text
+            raise InvalidCursorError
     return cursor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, MetaData, types
+from sqlalchemy import DateTime, MetaData, types
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
@@ -45,7 +45,23 @@ class UtcDateTime(types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-Json = types.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+class Json(types.TypeDecorator[Any]):
+    """A JSON document. NUL becomes U+FFFD: PostgreSQL cannot keep it, and a message may have it."""
+
+    impl = types.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        del dialect
+        return _without_nul(value)
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
+    return [_without_nul(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class db_now(expression.FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
@@ -72,7 +88,6 @@ def _now_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
 
 
-def dialect_insert(connection: Connection, table: Any) -> Any:
+def dialect_insert(dialect: str, table: Any) -> Any:
     """An INSERT that knows ON CONFLICT, which PostgreSQL and SQLite spell alike and SQLAlchemy does not."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return dialect.insert(table)
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)

@@ -97,7 +97,9 @@ class Run:
         (self.home / "artifacts" / "sha256" / name[:2] / name[2:]).unlink()
 
     def child(self, worker: subprocess.Popen[bytes]) -> int:
-        children = subprocess.run(["pgrep", "-f", "trtfarm_worker.tensorrt.child"], capture_output=True, text=True)
+        children = subprocess.run(
+            ["pgrep", "-f", "trtfarm_worker.tensorrt.child"], capture_output=True, text=True
+        )
         return next(int(pid) for pid in children.stdout.split() if parent(int(pid)) == worker.pid)
 
 
@@ -159,14 +161,22 @@ def matrix(run: Run) -> None:
                 plan = run.out.parent / "plan"
                 run.cli("plan", "pull", job["plan"]["digest"], "-o", str(plan))
                 compared = subprocess.run(
-                    [sys.executable, str(HERE / "compare_outputs.py"), str(plan), str(run.models / f"{model}.npz")],
+                    [
+                        sys.executable,
+                        str(HERE / "compare_outputs.py"),
+                        str(plan),
+                        str(run.models / f"{model}.npz"),
+                    ],
                     capture_output=True,
                     text=True,
                 )
                 run.note(f"{name} outputs", compared.stdout.strip() or compared.stderr[-800:])
                 for batch in (1, 8):
                     measured = run.cli(
-                        "benchmark", job["plan"]["digest"], f"--shapes=input:{batch}x3x224x224", "--duration=1"
+                        "benchmark",
+                        job["plan"]["digest"],
+                        f"--shapes=input:{batch}x3x224x224",
+                        "--duration=1",
                     )
                     run.note(f"{name} batch {batch}", figures(measured))
 

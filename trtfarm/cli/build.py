@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from trtfarm.cli.follow import Follower
@@ -17,8 +18,10 @@ from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, SubmissionView, TargetRequest
+from trtfarm.contract.value import Value
 from trtfarm.errors import InvalidRequestError, OptionUnsupportedError
 
+T = TypeVar("T", bound=Value)
 EPILOG = "Example: trtfarm build model.onnx --gpu rtx-4090 --gpu cc-8.6 -o plans/"
 
 
@@ -49,12 +52,13 @@ def build(
     with exits(as_json=as_json):
         options = parse_build_options(context.meta[META_KEY])
         destination = _destination(options, output)
-        targets = [TargetRequest(gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
+        targets = [_valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
 
         def command(farm: Session) -> list[tuple[SubmissionView, JobView]]:
             digest = upload(farm, model, quiet=as_json)
             requests = [
-                JobRequest(
+                _valid(
+                    JobRequest,
                     model=digest,
                     target=target,
                     config=options.config,
@@ -82,6 +86,16 @@ def build(
         ended = with_farm(command, builds=not detach)
     if any(job.state in {JobState.FAILED, JobState.CANCELLED} for _, job in ended):
         raise typer.Exit(Exit.JOB_FAILED)
+
+
+def _valid(kind: type[T], **fields: Any) -> T:
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidRequestError(
+            f"--{first['loc'][0]}".replace("_seconds", "") + f": {first['msg']}."
+        ) from None
 
 
 def upload(farm: Session, model: Path, *, quiet: bool) -> Digest:

@@ -24,6 +24,7 @@ _OF: tuple[tuple[type[errors.TrtFarmError], Exit], ...] = (
     (errors.UnavailableError, Exit.UNREACHABLE),
     (errors.InvalidRequestError, Exit.USAGE),
     (errors.ConfigurationError, Exit.USAGE),
+    (errors.LocalFileError, Exit.USAGE),
 )
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
 from trtfarm import __version__
 from trtfarm.cli import benchmark, build, caches, demo, doctor, fleet, jobs, operate, plans
+from trtfarm.cli.exit_codes import Exit
+from trtfarm.cli.output import print_error
 from trtfarm.cli.trtexec_command import TrtexecCommand
+from trtfarm.errors import InvalidRequestError
+
+# The base of what typer raises for a command line that it cannot read.
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="trtfarm",
@@ -53,4 +60,15 @@ app.command(epilog="Example: trtfarm doctor")(doctor.doctor)
 
 
 def main() -> None:
-    app()
+    try:
+        status = app(standalone_mode=False)
+    except _UsageError as error:
+        if "--json" in sys.argv:
+            hint = f"{error.ctx.command_path} --help tells more." if error.ctx else None
+            print_error(InvalidRequestError(error.format_message(), hint=hint), as_json=True)
+        else:
+            error.show()
+        status = Exit.USAGE
+    except typer.Abort:
+        status = Exit.JOB_FAILED
+    sys.exit(status)

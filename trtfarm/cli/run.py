@@ -12,7 +12,7 @@ import typer
 from trtfarm.cli.exit_codes import Exit, exit_code
 from trtfarm.cli.output import print_error, stderr
 from trtfarm.compose.session import Session, session
-from trtfarm.errors import FarmUnreachableError, TrtFarmError
+from trtfarm.errors import FarmUnreachableError, LocalFileError, TrtFarmError
 
 T = TypeVar("T")
 _TAKE_OVER_SECONDS = 60.0
@@ -24,15 +24,19 @@ def with_farm(command: Callable[[Session], T], *, builds: bool = False) -> T:
     While another process runs the embedded farm, this one is its guest. When that process ends, the
     command is repeated here: what it had submitted is found again.
     """
-    end = time.monotonic() + _TAKE_OVER_SECONDS
+    since = None
     while True:
+        started = time.monotonic()
         guest = True
         try:
             with session(builds=builds) as farm:
                 guest = farm.guest
                 return command(farm)
         except FarmUnreachableError:
-            if not guest or time.monotonic() > end or _remote():
+            # One that had been served for a while starts to count anew.
+            if since is None or time.monotonic() - started > _TAKE_OVER_SECONDS:
+                since = time.monotonic()
+            if not guest or time.monotonic() - since > _TAKE_OVER_SECONDS or _remote():
                 raise
             time.sleep(0.2)
 
@@ -45,9 +49,19 @@ def exits(*, as_json: bool) -> Iterator[None]:
     except TrtFarmError as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from error
+    except BrokenPipeError:
+        raise  # whoever read the output has seen enough; typer ends quietly
+    except OSError as error:
+        print_error(LocalFileError(_told(error)), as_json=as_json)
+        raise typer.Exit(Exit.USAGE) from error
     except KeyboardInterrupt:
         stderr.print("Interrupted.")
         raise typer.Exit(130) from None
+
+
+def _told(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror or error}."
 
 
 def _remote() -> bool:

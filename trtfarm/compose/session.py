@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from trtfarm.compose.embedded import Home, controller, embedded_farm, socket_folder
-from trtfarm.errors import ConfigurationError, FarmUnreachableError
+from trtfarm.errors import AuthError, ConfigurationError, FarmUnreachableError
 from trtfarm.sdk.client import FarmClient
 
 _EMBEDDED_URL = "http://embedded.trtfarm"
@@ -41,12 +41,13 @@ def session(*, builds: bool = False, home: Home | None = None) -> Iterator[Sessi
     """``builds``: the embedded farm starts its worker.
 
     Raises:
+        AuthError: TRTFARM_API_KEY cannot be a key.
         ConfigurationError: TensorRT cannot be loaded.
         FarmUnreachableError: the remote farm does not answer.
     """
     url = os.environ.get("TRTFARM_URL")
     if url and home is None:
-        with FarmClient(url, os.environ.get("TRTFARM_API_KEY")) as client:
+        with FarmClient(url, _api_key()) as client:
             yield Session(client)
         return
     home = home or Home.default()
@@ -57,6 +58,13 @@ def session(*, builds: bool = False, home: Home | None = None) -> Iterator[Sessi
             yield Session(stack.enter_context(_guest(home)), home, guest=True)
             return
         yield Session(stack.enter_context(_controlling(home, builds=builds)), home)
+
+
+def _api_key() -> str | None:
+    key = os.environ.get("TRTFARM_API_KEY")
+    if key and not (key.isascii() and key.isprintable()):
+        raise AuthError("TRTFARM_API_KEY has characters that no API key has.", hint="Copy the key again.")
+    return key
 
 
 @contextlib.contextmanager

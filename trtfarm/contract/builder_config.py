@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from trtfarm.contract.value import Value, canonical_json
+from trtfarm.contract.value import NO_NUL, Value, canonical_json
 from trtfarm.errors import InvalidRequestError
 
 MemoryPool = Literal[
@@ -55,7 +55,7 @@ Sorted = AfterValidator(_sorted)
 IOFormat = Annotated[str, AfterValidator(_io_format)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
-LayerName = Annotated[str, Field(min_length=1)]
+LayerName = Annotated[str, Field(min_length=1, pattern=NO_NUL)]
 OutputTypes = Annotated[tuple[DataType, ...], Field(min_length=1)]
 
 # Asking for one of these is the same as not asking, whatever the TensorRT version.

@@ -26,7 +26,8 @@ TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 LIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    # queued → succeeded, failed: by the holder of a lease that ran out, if nobody claimed the job since.
+    JobState.QUEUED: TERMINAL | {JobState.RUNNING},
     # running → queued: the lease was lost, or the attempt failed for a reason that is not the job's.
     JobState.RUNNING: TERMINAL | {JobState.QUEUED},
     JobState.SUCCEEDED: frozenset(),

@@ -7,11 +7,12 @@ from typing import Annotated, Self
 from pydantic import Field, RootModel, model_validator
 from pydantic.config import ConfigDict
 
-from trtfarm.contract.value import Value
+from trtfarm.contract.value import NO_NUL, Value
 from trtfarm.errors import ProfileInvalidError, ProfileRequiredError
 
 Dim = Annotated[int, Field(ge=1, lt=2**31)]
 Shape = tuple[Dim, ...]
+InputName = Annotated[str, Field(pattern=NO_NUL)]
 MAX_PROFILES = 64
 
 
@@ -37,7 +38,7 @@ class ShapeRange(Value):
         return " / ".join("x".join(map(str, shape)) for shape in (self.min, self.opt, self.max))
 
 
-class OptimizationProfile(RootModel[dict[str, ShapeRange]]):
+class OptimizationProfile(RootModel[dict[InputName, ShapeRange]]):
     """Input name → shape range."""
 
     model_config = ConfigDict(frozen=True)

@@ -15,9 +15,11 @@ ENTERPRISE = "tensorrt"
 FLAVOURS = (ENTERPRISE, RTX)
 DEFAULT_PLATFORM = "linux-x86_64"
 
-_RUNTIME = re.compile(r"(tensorrt-rtx|tensorrt)(?:-(\d+(?:\.\d+)+))?")
-_CAPABILITY = re.compile(r"(?:cc|sm)?[-_ ]?(\d{1,2})\.?(\d)")
-_VENDOR_WORDS = re.compile(r"\b(nvidia|geforce|tesla|quadro|graphics device)\b", re.IGNORECASE)
+# [0-9], not \d, which is any script's digits.
+_RUNTIME = re.compile(r"(tensorrt-rtx|tensorrt)(?:-([0-9]+(?:\.[0-9]+)+))?")
+_CAPABILITY = re.compile(r"(?:cc|sm)?[-_ ]?([0-9]{1,2})\.?([0-9])")
+_VENDOR_WORDS = re.compile(r"(?<![a-z0-9])(nvidia|geforce|tesla|quadro|graphics device)(?![a-z0-9])")
+_MARKS = re.compile(r"[^a-z0-9]+")
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[-+.][a-z0-9]+)*$", max_length=80)]
 
@@ -61,7 +63,7 @@ class Target(Value):
     """
 
     gpu: Slug
-    compute_capability: Annotated[str, StringConstraints(pattern=r"^\d{1,2}\.\d$")]
+    compute_capability: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
     runtime: Annotated[str, StringConstraints(pattern=rf"^{_RUNTIME.pattern}$")]
     platform: Slug | Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")] = DEFAULT_PLATFORM
 
@@ -92,8 +94,11 @@ def gpu_slug(name: str) -> str:
     Raises:
         UnknownGpuError: nothing is left of the name.
     """
-    base, plus, mig = _VENDOR_WORDS.sub(" ", name).lower().partition("+")
-    slug = re.sub(r"[^a-z0-9.]+", "-", base).strip("-.")
-    if not slug:
+    parts = [_slug_part(part) for part in _VENDOR_WORDS.sub(" ", name.lower()).split("+")]
+    if not parts[0]:
         raise UnknownGpuError(f"{name!r} is not the name of a GPU.")
-    return slug + (plus + mig.strip() if mig else "")
+    return "+".join(filter(None, parts))
+
+
+def _slug_part(text: str) -> str:
+    return _MARKS.sub(lambda marks: "." if marks[0] == "." else "-", text).strip("-.")

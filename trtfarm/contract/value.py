@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+NO_NUL = r"^[^\x00]*$"
+"""A pattern of names: PostgreSQL cannot keep a NUL, and neither can TensorRT."""
+
 
 class Value(BaseModel):
     """Frozen, compared by content, refuses unknown fields."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from trtfarm.contract.v1 import (
     TimingCacheList,
 )
 from trtfarm.sdk import transfer
+from trtfarm.sdk.answers import View, parsed, problem, stranger
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _TRIES = 4
@@ -41,6 +41,9 @@ OnBytes = Callable[[int], None]
 class FarmClient:
     """Talks to one farm. Calls that a farm may have missed are repeated; none takes effect twice.
 
+    Raises:
+        ConfigurationError: that is not the address of a farm.
+
     Raises, from every method:
         FarmUnreachableError: nobody answers.
         TrtFarmError: by kind, as the farm says.
@@ -49,6 +52,7 @@ class FarmClient:
     def __init__(
         self, url: str, api_key: str | None = None, transport: httpx.BaseTransport | None = None
     ) -> None:
+        _check_url(url)
         headers = {"User-Agent": f"trtfarm/{__version__}"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
@@ -88,22 +92,22 @@ class FarmClient:
         return True
 
     def model(self, digest: Digest) -> ModelView:
-        return ModelView.model_validate(self._json("GET", f"/v1/models/{digest}"))
+        return self._view(ModelView, "GET", f"/v1/models/{digest}")
 
     # --- jobs ---
 
     def submit(self, request: JobRequest) -> SubmissionView:
         body = request.model_dump(mode="json", exclude_defaults=True)
-        answer = self._json("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": uuid4().hex})
-        return SubmissionView.model_validate(answer)
+        headers = {"Idempotency-Key": uuid4().hex}
+        return self._view(SubmissionView, "POST", "/v1/jobs", json=body, headers=headers)
 
     def job(self, job_id: str) -> JobView:
-        return JobView.model_validate(self._json("GET", f"/v1/jobs/{job_id}"))
+        return self._view(JobView, "GET", f"/v1/jobs/{job_id}")
 
     def jobs(self, *, states: tuple[JobState, ...] = (), limit: int = 50, **filters: str | None) -> JobPage:
         """Newest first. ``filters``: model, gpu, cursor."""
         params = {"state": [state.value for state in states], "limit": limit, **_given(filters)}
-        return JobPage.model_validate(self._json("GET", "/v1/jobs", params=params))
+        return self._view(JobPage, "GET", "/v1/jobs", params=params)
 
     def follow(self, job_id: str) -> Iterator[JobView]:
         """The job as it changes, until it has ended. Survives a restart of the farm."""
@@ -128,6 +132,8 @@ class FarmClient:
             if response.is_error:
                 response.read()
                 raise problem(response)
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise stranger(response)
             for line in response.iter_lines():
                 field, _, value = line.partition(":")
                 if field == "id":
@@ -136,10 +142,10 @@ class FarmClient:
                     yield last_event, JobView.model_validate_json(value)
 
     def cancel(self, job_id: str) -> JobView:
-        return JobView.model_validate(self._json("POST", f"/v1/jobs/{job_id}/cancel"))
+        return self._view(JobView, "POST", f"/v1/jobs/{job_id}/cancel")
 
     def retry(self, job_id: str) -> SubmissionView:
-        return SubmissionView.model_validate(self._json("POST", f"/v1/jobs/{job_id}/retry"))
+        return self._view(SubmissionView, "POST", f"/v1/jobs/{job_id}/retry")
 
     def log(self, job_id: str) -> str:
         return self.request("GET", f"/v1/jobs/{job_id}/log").text
@@ -147,12 +153,12 @@ class FarmClient:
     # --- plans ---
 
     def plan(self, digest: Digest) -> PlanView:
-        return PlanView.model_validate(self._json("GET", f"/v1/plans/{digest}"))
+        return self._view(PlanView, "GET", f"/v1/plans/{digest}")
 
     def plans(self, *, limit: int = 50, **filters: str | None) -> PlanPage:
         """Newest first. ``filters``: model, gpu, runtime, cursor."""
         params = {"limit": limit, **_given(filters)}
-        return PlanPage.model_validate(self._json("GET", "/v1/plans", params=params))
+        return self._view(PlanPage, "GET", "/v1/plans", params=params)
 
     def pull(self, digest: Digest, destination: Path, on_bytes: OnBytes | None = None) -> None:
         """Downloads a plan; resumes, verifies, and replaces ``destination`` only by the whole of it.
@@ -175,12 +181,12 @@ class FarmClient:
     def benchmarks(self, *, limit: int = 50, **filters: str | None) -> BenchmarkPage:
         """Newest first. ``filters``: plan, model, gpu, runtime, cursor."""
         params = {"limit": limit, **_given(filters)}
-        return BenchmarkPage.model_validate(self._json("GET", "/v1/benchmarks", params=params))
+        return self._view(BenchmarkPage, "GET", "/v1/benchmarks", params=params)
 
     def timing_caches(self, key: str | None = None) -> tuple[TimingCacheView, ...]:
         """The newest revision of each, or every revision of one."""
         url = f"/v1/timing-caches/{key}" if key else "/v1/timing-caches"
-        return TimingCacheList.model_validate(self._json("GET", url)).timing_caches
+        return self._view(TimingCacheList, "GET", url).timing_caches
 
     def timing_cache(self, key: str, revision: int | None = None) -> bytes:
         """A revision's bytes, by default the newest's; verified."""
@@ -192,17 +198,20 @@ class FarmClient:
 
     def roll_back_timing_cache(self, key: str, revision: int) -> TimingCacheView:
         url = f"/v1/timing-caches/{key}/rollback"
-        return TimingCacheView.model_validate(self._json("POST", url, params={"revision": revision}))
+        return self._view(TimingCacheView, "POST", url, params={"revision": revision})
 
     def fleet(self) -> FleetView:
-        return FleetView.model_validate(self._json("GET", "/v1/fleet"))
+        return self._view(FleetView, "GET", "/v1/fleet")
 
     # --- plumbing ---
 
-    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
-        """One call, repeated while nobody answers. Raises the error that the farm tells of."""
-        for attempt in range(_TRIES):
-            last = attempt == _TRIES - 1
+    def request(self, method: str, url: str, *, tries: int = _TRIES, **options: Any) -> httpx.Response:
+        """One call, repeated while nobody answers. Raises the error that the farm tells of.
+
+        ``tries``: 1 for a call whose body can be read only once.
+        """
+        for attempt in range(tries):
+            last = attempt == tries - 1
             try:
                 response = self._http.request(method, url, **options)
             except httpx.TransportError as error:
@@ -216,21 +225,18 @@ class FarmClient:
             time.sleep(_BACKOFF_SECONDS * 2**attempt)
         raise AssertionError  # the last round returns or raises
 
-    def _json(self, method: str, url: str, **options: Any) -> Any:
-        return self.request(method, url, **options).json()
+    def _view(self, kind: type[View], method: str, url: str, **options: Any) -> View:
+        return parsed(kind, self.request(method, url, **options))
 
 
-def problem(response: httpx.Response) -> errors.TrtFarmError:
-    """The error in a problem document; one made up if somebody else has answered."""
+def _check_url(url: str) -> None:
     try:
-        document = response.json()
-        return errors.from_code(
-            document["code"], document["detail"], document.get("hint"), document.get("details")
-        )
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return errors.FarmUnreachableError(
-            f"{response.request.url} answered {response.status_code}, and not as a trtfarm does.",
-            hint="Check TRTFARM_URL.",
+        parts = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise errors.ConfigurationError(f"{url!r} is no address of a farm: {error}.") from error
+    if parts.scheme not in {"http", "https"} or not parts.host:
+        raise errors.ConfigurationError(
+            f"{url!r} is no address of a farm.", hint="Write it as http://farm.example:8420."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import platform
 import socket
@@ -28,6 +27,7 @@ from trtfarm_worker.attempt import Attempt
 from trtfarm_worker.gpu_lock import choose, gpu_lock
 from trtfarm_worker.isolation import GpuHold, TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
+from trtfarm_worker.scratch import attempts_folder
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.work import Workshop
 
@@ -46,6 +46,7 @@ class Agent:
         self.worker_id = str(uuid7())
         self._settings = settings
         self._database = database
+        self._store = store
         self._bell = bell
         self._hold = contextlib.ExitStack()
         self._children: list[TensorRTChild] = []
@@ -55,15 +56,7 @@ class Agent:
         self._busy = 0
         self._draining = False
         self._stopping = threading.Event()
-        self._workshop = Workshop(
-            worker_id=self.worker_id,
-            settings=settings,
-            database=database,
-            store=store,
-            models=ModelCache(settings.scratch / "models", store, settings.model_cache_bytes),
-            device=None,
-            stopping=self._stopping.is_set,
-        )
+        self._folder = contextlib.ExitStack()
         self.info: WorkerInfo | None = None
 
     @property
@@ -77,14 +70,15 @@ class Agent:
         """Loads TensorRT, registers the worker and starts its slots.
 
         Raises:
-            ConfigurationError: TensorRT cannot be loaded, or builds for nothing here; or its GPU is taken.
+            ConfigurationError: TensorRT cannot be loaded or builds for nothing here, its GPU is taken, or the
+                scratch folder cannot be written.
             DatabaseUnavailableError: the farm's database does not answer.
         """
         device = self._take_gpu()
         ready = self._children[0].start()
         if device is not None and ready.multiprocessors:
             device = device.model_copy(update={"multiprocessors": ready.multiprocessors})
-        self._workshop = dataclasses.replace(self._workshop, device=device)
+        workshop = self._open_workshop(device)
         gpus = ready.gpus or ((device.gpu,) if device else ())
         if not gpus:
             raise ConfigurationError(f"{ready.runtime} builds for no target on this machine.")
@@ -100,7 +94,7 @@ class Agent:
         with self._database.transaction() as connection:
             WorkerRepository(connection).register(self.info)
         for number, child in enumerate(self._children):
-            self._spawn(f"slot-{number}", self._slot, child)
+            self._spawn(f"slot-{number}", self._slot, workshop, child)
         self._spawn("presence", self._presence)
         return self.info
 
@@ -117,6 +111,23 @@ class Agent:
             pids = ", ".join(str(each.pid) for each in others)
             _log.warning("%s is in use by process %s: timings will suffer", device.gpu, pids)
         return device
+
+    def _open_workshop(self, device: Device | None) -> Workshop:
+        scratch = self._settings.scratch
+        try:
+            folder = self._folder.enter_context(attempts_folder(scratch, self.worker_id))
+        except OSError as error:
+            raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
+        return Workshop(
+            worker_id=self.worker_id,
+            folder=folder,
+            settings=self._settings,
+            database=self._database,
+            store=self._store,
+            models=ModelCache(scratch / "models", self._store, self._settings.model_cache_bytes),
+            device=device,
+            stopping=self._stopping.is_set,
+        )
 
     def wake(self) -> None:
         """There may be work."""
@@ -153,6 +164,7 @@ class Agent:
         for child in self._children:
             child.kill()
         self._hold.close()
+        self._folder.close()
         if self.info is not None:
             try:
                 with self._database.transaction() as connection:
@@ -165,18 +177,18 @@ class Agent:
         thread.start()
         self._threads.append(thread)
 
-    def _slot(self, child: TensorRTChild) -> None:
+    def _slot(self, workshop: Workshop, child: TensorRTChild) -> None:
         # The child's parent-death signal follows this thread, so it lives as long as the slot does.
         while True:
             seen = self._rings
             if self._draining:
                 return
-            claim = self._claim()
+            claim = self._claim(workshop)
             if claim is None:
                 self._wait_for_ring(seen)
                 continue
             try:
-                Attempt(self._workshop, claim, child).run()
+                Attempt(workshop, claim, child).run()
             except Exception:  # noqa: BLE001 - a slot outlives whatever an attempt does
                 _log.exception("job %s: the attempt could not be ended; its lease will run out", claim.job_id)
             finally:
@@ -184,7 +196,7 @@ class Agent:
                     self._busy -= 1
                     self._changed.notify_all()
 
-    def _claim(self) -> Claim | None:
+    def _claim(self, workshop: Workshop) -> Claim | None:
         with self._changed:
             self._busy += 1
         claim = None
@@ -192,7 +204,7 @@ class Agent:
             with self._database.transaction() as connection:
                 claim = LeaseRepository(
                     connection, lease_seconds=self._settings.lease_seconds, policy=self._settings.retry
-                ).claim(self.queues, self.worker_id, self._workshop.gpu_uuid)
+                ).claim(self.queues, self.worker_id, workshop.gpu_uuid)
                 more = claim is not None and JobRepository(connection).any_queued(claim.spec.target.queue)
             if claim is not None and more:
                 # The ring that led here stood for all of them: pass it on.
@@ -201,6 +213,9 @@ class Agent:
             self._stopping.wait(_OUTAGE_SECONDS)
         except GpuBusyError:
             _log.warning("another worker's job still runs on this GPU")
+            self._stopping.wait(_OUTAGE_SECONDS)
+        except Exception:  # noqa: BLE001 - a slot that ends would leave a worker that looks alive
+            _log.exception("nothing could be claimed")
             self._stopping.wait(_OUTAGE_SECONDS)
         finally:
             if claim is None:
@@ -221,3 +236,5 @@ class Agent:
                     WorkerRepository(connection).seen(self.worker_id, draining=self._draining)
             except DatabaseUnavailableError:
                 _log.warning("the database does not answer")
+            except Exception:  # noqa: BLE001 - without it the farm would take this worker for dead
+                _log.exception("the worker's row could not be updated")

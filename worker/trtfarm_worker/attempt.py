@@ -13,11 +13,13 @@ from trtfarm.contract.leases import AttemptFailure, Claim, Renewal
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import (
     BlobCorruptError,
+    ConfigurationError,
     DatabaseUnavailableError,
     NotFoundError,
     StaleFenceError,
     StorageFullError,
     TrtFarmError,
+    UnavailableError,
 )
 from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_worker.benchmark_work import BenchmarkWork
@@ -42,7 +44,7 @@ class Attempt:
         self._shop = workshop
         self._claim = claim
         self._child = child
-        self._folder = workshop.settings.scratch / "attempts" / f"{claim.job_id}.{claim.fence}"
+        self._folder = workshop.folder / f"{claim.job_id}.{claim.fence}"
         self._log_path = self._folder / "build.log"
 
     def run(self) -> None:
@@ -141,7 +143,7 @@ class Attempt:
                 _log.info("job %s: %s", self._claim.job_id, ended)
                 return
             except DatabaseUnavailableError:
-                if given_up():
+                if given_up() or self._shop.stopping():
                     raise
                 _log.warning("job %s: waiting for the database to take the result", self._claim.job_id)
                 time.sleep(_RETRY_SECONDS)
@@ -159,7 +161,8 @@ def _failure(error: TrtFarmError) -> AttemptFailure:
             message=f"What the job needs is missing or damaged in the artifact store: {error.message}",
             hint="Upload the model (or build the plan) again, then retry the job.",
         )
-    retryable = isinstance(error, DatabaseUnavailableError | StorageFullError)
+    # ConfigurationError: the child could not be started again, here and now.
+    retryable = isinstance(error, UnavailableError | StorageFullError | ConfigurationError)
     return AttemptFailure(outcome=Outcome.FAILED, error=view, retryable=retryable)
 
 

@@ -14,7 +14,7 @@ from trtfarm_worker.agent import Agent
 def listen(app: Any, agent: Agent) -> None:
     """Consumes the agent's queues until SIGTERM or Ctrl-C. Must run in the main thread."""
     from celery.apps.worker import Worker
-    from celery.signals import worker_shutting_down
+    from celery.signals import setup_logging, worker_shutting_down
 
     @app.task(name=LOOK_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def look() -> None:
@@ -24,6 +24,10 @@ def listen(app: Any, agent: Agent) -> None:
     def drain(**_: object) -> None:
         agent.drain()
 
+    def leave_logging_alone(**_: object) -> None:
+        """Celery sets it up, and hides what the agent tells, unless somebody else does."""
+
+    setup_logging.connect(leave_logging_alone, weak=False)
     worker_shutting_down.connect(drain, weak=False)
     worker = Worker(
         app=app,

@@ -71,6 +71,8 @@ class Heartbeat:
                 return
             except DatabaseUnavailableError:
                 _log.warning("the database does not answer; the build goes on")
+            except Exception:  # noqa: BLE001 - a thread that dies would cost the lease
+                _log.exception("the lease could not be renewed; the build goes on")
             self._stopped.wait(min(_PROGRESS_SECONDS, self._interval))
 
 

@@ -21,6 +21,7 @@ from trtfarm_worker.protocol import ChildMessage, ChildRequest, Done, Failed, Pr
 from trtfarm_worker.settings import WorkerSettings
 
 _POLL_SECONDS = 0.1
+_MESSAGE_LIMIT_BYTES = 64 << 20
 _CHILD_MODULE = "trtfarm_worker.tensorrt.child"
 
 
@@ -31,18 +32,39 @@ class Interrupted(NamedTuple):
 
 
 class Crashed(NamedTuple):
-    """The child ended by itself. ``status``: as subprocess gives it, negative for a signal."""
+    """The child ended by itself, or had to be ended: it sent what is no message (``status`` None).
 
-    status: int
+    ``status``: as subprocess gives it, negative for a signal.
+    """
+
+    status: int | None
 
     @property
     def error(self) -> ErrorView:
-        name = signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
         return ErrorView(
             code="BUILD_CRASHED",
-            message=f"The process that ran TensorRT ended with {name}.",
+            message=f"The process that ran TensorRT {self._what}.",
             hint="The job's log has its last words; the kernel's log tells of a lack of memory (SIGKILL).",
         )
+
+    @property
+    def _what(self) -> str:
+        if self.status is None:
+            return "sent its worker what is no message, and was killed"
+        if self.status >= 0:
+            return f"ended with exit status {self.status}"
+        try:
+            return f"ended with {signal.Signals(-self.status).name}"
+        except ValueError:  # a real-time signal
+            return f"ended with signal {-self.status}"
+
+
+class _StoppedError(Exception):
+    """Unwinds to ``build`` when the attempt must stop, wherever the child stands."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
 
 
 class GpuHold(NamedTuple):
@@ -70,8 +92,10 @@ class TensorRTChild:
         self._buffer = b""
         self._builds = 0
 
-    def start(self) -> Ready:
+    def start(self, check: Callable[[], None] = lambda: None) -> Ready:
         """Starts a fresh child and waits until TensorRT is loaded.
+
+        ``check`` is called now and then meanwhile, and may raise.
 
         Raises:
             ConfigurationError: it cannot be loaded, or not in ``child_start_seconds``.
@@ -101,6 +125,7 @@ class TensorRTChild:
                 raise ConfigurationError(message.error.message, hint=message.error.hint)
             if isinstance(message, Crashed):
                 raise ConfigurationError(f"TensorRT could not be loaded: {message.error.message}")
+            check()
         self.kill()
         raise ConfigurationError("TensorRT did not load in time.", hint="Raise worker.child_start_seconds.")
 
@@ -110,22 +135,38 @@ class TensorRTChild:
         interruption: Callable[[], Outcome | None],
         on_progress: Callable[[Progress], None],
     ) -> Done | Failed | Crashed | Interrupted:
-        """Runs one request; when ``interruption`` tells an outcome, the child is killed at once."""
-        if self._process is None or self._process.poll() is not None:
-            self.start()
-        self._send(request)
+        """Runs one request; when ``interruption`` tells an outcome, the child is killed at once.
+
+        Raises:
+            ConfigurationError: a new child was needed, and did not start.
+        """
+
+        def check() -> None:
+            if (outcome := interruption()) is not None:
+                raise _StoppedError(outcome)
+
+        try:
+            if self._process is None or self._process.poll() is not None:
+                self.start(check)
+            self._send(request)
+            return self._follow(on_progress, check)
+        except _StoppedError as stopped:
+            self.kill()
+            return Interrupted(stopped.outcome)
+
+    def _follow(
+        self, on_progress: Callable[[Progress], None], check: Callable[[], None]
+    ) -> Done | Failed | Crashed:
         while True:
             message = self._receive(_POLL_SECONDS)
-            if isinstance(message, Progressed):
-                on_progress(Progress(stage=message.stage, fraction=message.fraction))
-            elif isinstance(message, Done | Failed):
+            if isinstance(message, Done | Failed):
                 self._recycle(message)
                 return message
-            elif isinstance(message, Crashed):
+            if isinstance(message, Crashed):
                 return message
-            elif (outcome := interruption()) is not None:
-                self.kill()
-                return Interrupted(outcome)
+            if isinstance(message, Progressed):
+                on_progress(Progress(stage=message.stage, fraction=message.fraction))
+            check()
 
     def kill(self) -> None:
         """Ends the child and everything it started. Harmless if there is none."""
@@ -152,32 +193,38 @@ class TensorRTChild:
     def _receive(self, timeout_seconds: float) -> ChildMessage | Crashed | None:
         """The next message; None after ``timeout_seconds`` without one."""
         while b"\n" not in self._buffer:
-            if not select.select([self._events], [], [], timeout_seconds)[0]:
-                return None
+            if not self._readable(timeout_seconds):
+                # A process that the child left behind may hold the pipe open.
+                ended = self._process is not None and self._process.poll() is not None
+                return self._reap() if ended and not self._readable(0) else None
             data = os.read(self._events, 1 << 16)
             if not data:
                 return self._reap()
             self._buffer += data
+            if len(self._buffer) > _MESSAGE_LIMIT_BYTES:
+                return self._garbled()
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
             return child_message.validate_json(line)
         except ValidationError:
-            self.kill()
-            return Crashed(1)
+            return self._garbled()
+
+    def _readable(self, timeout_seconds: float) -> bool:
+        return bool(select.select([self._events], [], [], timeout_seconds)[0])
+
+    def _garbled(self) -> Crashed:
+        self.kill()
+        return Crashed(None)
 
     def _reap(self) -> Crashed:
-        """The pipe is closed: the child is gone, or about to be."""
+        """The child is gone, or has closed the pipe and is about to be."""
         process = self._process
         if process is None:
-            return Crashed(1)
-        try:
-            status = process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
-        self._forget()
-        return Crashed(status)
+            return Crashed(None)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        self.kill()
+        return Crashed(process.returncode)
 
     def _forget(self) -> None:
         os.close(self._requests)

@@ -37,16 +37,19 @@ class ModelCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         folder = self._folder / manifest.digest.hex
         with self._lock_file(folder) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.is_dir():
-                self._evict(manifest.size_bytes)
-                self._fetch(manifest, folder)
-            os.utime(folder)
             fcntl.flock(lock, fcntl.LOCK_SH)
+            while not folder.is_dir():
+                # Changing a lock's kind gives it up for a moment: look again each time.
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not folder.is_dir():
+                    self._evict(manifest.size_bytes)
+                    self._fetch(manifest, folder)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            os.utime(folder)
             yield folder / MODEL_FILE
 
     def _fetch(self, manifest: ModelManifest, folder: Path) -> None:
-        partial = folder.with_name(f".{folder.name}.partial")
+        partial = _partial(folder)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         self._store.fetch(manifest.onnx, partial / MODEL_FILE, manifest.onnx_size_bytes)
@@ -57,20 +60,33 @@ class ModelCache:
         partial.rename(folder)
 
     def _evict(self, incoming_bytes: int) -> None:
-        """Makes room, least recently used first; what is in use stays."""
-        models = sorted(
-            (folder for folder in self._folder.iterdir() if not folder.name.startswith(".")),
-            key=lambda folder: folder.stat().st_mtime,
-        )
+        """Makes room: first what killed workers left, then the least recently used. What is in use stays."""
+        for partial in self._folder.glob(".*.partial"):
+            self._remove(self._folder / partial.name[1:].removesuffix(".partial"))
+        models = [folder for folder in self._folder.iterdir() if not folder.name.startswith(".")]
+        used = {folder: _used_at(folder) for folder in models}
         sizes = {folder: _size(folder) for folder in models}
         total = sum(sizes.values()) + incoming_bytes
-        for folder in models:
+        for folder in sorted(models, key=lambda folder: used[folder]):
             if total <= self._limit_bytes:
                 return
-            with contextlib.suppress(BlockingIOError), self._lock_file(folder) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+            if self._remove(folder):
                 total -= sizes[folder]
+
+    def _remove(self, folder: Path) -> bool:
+        """False while another holds the model's lock."""
+        with self._lock_file(folder) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            # Under another name: a folder that is half removed must not look like a model.
+            partial = _partial(folder)
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(partial)
+            shutil.rmtree(partial, ignore_errors=True)
+            return True
 
     @contextlib.contextmanager
     def _lock_file(self, folder: Path) -> Iterator[int]:
@@ -81,5 +97,21 @@ class ModelCache:
             os.close(descriptor)
 
 
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _used_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another worker has just evicted it
+        return 0
+
+
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(parent, name).stat().st_size
+    return total

@@ -24,9 +24,13 @@ OnStage = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Workshop:
-    """What the attempts of one worker share. ``device``: the GPU they have, if any."""
+    """What the attempts of one worker share.
+
+    ``folder`` is the worker's own. ``device``: the GPU they have, if any.
+    """
 
     worker_id: str
+    folder: Path
     settings: WorkerSettings
     database: Database
     store: ArtifactStore

@@ -27,6 +27,11 @@ def readyz(farm: FarmDep) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", dependencies=[scoped(Scope.READ)])
+@router.get(
+    "/metrics",
+    dependencies=[scoped(Scope.READ)],
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 def metrics(farm: FarmDep) -> Response:
     return Response(farm.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -15,6 +15,7 @@ from trtfarm.contract.jobs import JobState, Scope
 from trtfarm.contract.v1 import JobEvent, JobPage, JobRequest, JobView, SubmissionView
 from trtfarm.errors import JobNotFinishedError, NotFoundError
 from trtfarm_api.auth import Submitter, scoped
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import Farm, FarmDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
@@ -22,7 +23,7 @@ from trtfarm_api.services import SubmissionsDep
 from trtfarm_db.repositories import events
 from trtfarm_db.repositories.jobs import JobRepository
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DocumentRoute)
 IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[\x21-\x7e]+$")]
 
 _POLL_SECONDS = (0.02, 0.5)  # quick after something happened, then slower and slower
@@ -80,7 +81,12 @@ def retry_job(
     return _answer(submissions.retry(job_id, principal.name), response)
 
 
-@router.get("/{job_id}/log", dependencies=[scoped(Scope.READ)])
+@router.get(
+    "/{job_id}/log",
+    dependencies=[scoped(Scope.READ)],
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 def get_job_log(job_id: str, request: Request, farm: FarmDep) -> Response:
     """TensorRT's log of the last attempt that ended, as text."""
     job = _job(farm, job_id, full=True)
@@ -103,7 +109,7 @@ def _exists(job_id: str, farm: FarmDep) -> None:
     response_class=EventSourceResponse,
 )
 async def follow_job(
-    job_id: str, farm: FarmDep, last_event_id: Annotated[int, Header(ge=0)] = 0
+    job_id: str, farm: FarmDep, last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0
 ) -> AsyncIterator[ServerSentEvent]:
     """Events of a job as they happen, from `Last-Event-ID` on; `progress` between them. Ends with the job.
 
@@ -127,7 +133,10 @@ async def follow_job(
 def _look(farm: Farm, job_id: str, after: int) -> tuple[JobView, list[JobEvent]]:
     with farm.database.transaction() as connection:
         news = events.after(connection, job_id, after)
-        return JobRepository(connection).get(job_id, full=True), news
+        job = JobRepository(connection).get(job_id, full=True)
+        if job.state.terminal:  # perhaps since the line above; now all its events are there
+            news = events.after(connection, job_id, after)
+        return job, news
 
 
 def _job(farm: Farm, job_id: str, *, full: bool = False) -> JobView:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Header, Request, Response
 
 from trtfarm.contract.v1 import UploadRequest, UploadView
 from trtfarm_api.auth import Submitter
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.services import UploadsDep
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=DocumentRoute)
 
 
 @router.post("", status_code=201)
@@ -32,7 +33,7 @@ def get_upload(upload_id: str, principal: Submitter, uploads: UploadsDep, respon
     return _with_offset(response, uploads.get(upload_id, principal.name))
 
 
-@router.patch("/{upload_id}")
+@router.patch("/{upload_id}", openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}}})
 async def append_to_upload(
     upload_id: str,
     request: Request,

@@ -11,12 +11,12 @@ from trtfarm_api.services.submissions import SubmissionService
 from trtfarm_api.services.uploads import UploadService
 
 
-def _uploads(connection: HTTPConnection) -> UploadService:
+async def _uploads(connection: HTTPConnection) -> UploadService:
     service: UploadService = connection.app.state.uploads
     return service
 
 
-def _submissions(connection: HTTPConnection) -> SubmissionService:
+async def _submissions(connection: HTTPConnection) -> SubmissionService:
     service: SubmissionService = connection.app.state.submissions
     return service
 

@@ -41,7 +41,7 @@ class SubmissionService:
         caller = Caller(principal, idempotency_key, Digest.of_bytes(body).hex if idempotency_key else None)
         job = self._job(request)
         try:
-            submission = self._repeated(caller) or self._submit(job, caller)
+            submission = self._submit(job, caller)
         except RepeatedSubmissionError:
             repeated = self._repeated(caller)
             if repeated is None:

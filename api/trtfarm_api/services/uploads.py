@@ -9,20 +9,27 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import CancelScope, fail_after, to_thread
+from pydantic import ValidationError
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.leases import PublishedBlob
-from trtfarm.contract.models import ExternalFile, ModelManifest
+from trtfarm.contract.models import ExternalFile, ModelInfo, ModelManifest
 from trtfarm.contract.v1 import UploadRequest, UploadView
 from trtfarm.errors import (
+    BlobCorruptError,
+    BlobMissingError,
     ConflictError,
+    DigestMismatchError,
     ExternalDataMissingError,
+    InvalidRequestError,
+    ModelError,
     ModelNotFoundError,
     OffsetMismatchError,
     SizeExceededError,
     StorageFullError,
     TrtFarmError,
+    UnavailableError,
     UploadLockedError,
     UploadTooLargeError,
 )
@@ -33,6 +40,7 @@ from trtfarm_db.repositories.uploads import UploadRepository
 
 _WRITE_BYTES = 1 << 20
 _SNIFF_BYTES = 4096
+_STALL_SECONDS = 60.0
 _RESERVE = 0.02  # of the staging disk stays free
 
 
@@ -50,7 +58,9 @@ class UploadService:
         Raises:
             UploadTooLargeError, StorageFullError.
             ExternalDataMissingError: a model's external data must be uploaded before it.
+            ExternalDataPathError: two files of one name.
         """
+        manifest_of(request)
         if request.size_bytes > self._farm.settings.max_upload_bytes:
             raise UploadTooLargeError(
                 f"{request.size_bytes} bytes are more than {self._farm.settings.max_upload_bytes}."
@@ -65,8 +75,9 @@ class UploadService:
                 UploadRepository(connection).complete(upload_id)
             self._path(upload_id).unlink(missing_ok=True)
             return self._view(upload_id, request, complete=True), open_id is None
-        self._check_space(request.size_bytes)
-        return self._view(upload_id, request, complete=False), open_id is None
+        view = self._view(upload_id, request, complete=False)
+        self._check_space(request.size_bytes - view.offset)
+        return view, open_id is None
 
     def get(self, upload_id: str, principal: str) -> UploadView:
         """Raises NotFoundError."""
@@ -107,20 +118,21 @@ class UploadService:
     async def _receive(
         self, descriptor: int, chunks: AsyncIterator[bytes], have: int, size_bytes: int
     ) -> int:
-        buffer = bytearray()
+        buffer, began_at = bytearray(), have
         try:
-            async for chunk in chunks:
+            async for chunk in _flowing(chunks):
                 if have + len(buffer) + len(chunk) > size_bytes:
                     raise SizeExceededError(f"More than the declared {size_bytes} bytes were sent.")
                 buffer += chunk
                 if len(buffer) >= _WRITE_BYTES:
-                    have += await to_thread.run_sync(_write, descriptor, bytes(buffer))
-                    buffer.clear()
+                    data, buffer = buffer, bytearray()  # written once, even if only in part
+                    await to_thread.run_sync(_write, descriptor, data)
+                    have += len(data)
         finally:
             # Also when the client is gone: what came is worth keeping.
-            have += _write(descriptor, bytes(buffer))
-            os.fsync(descriptor)
-            self._farm.metrics.uploaded_bytes.inc(have)
+            with CancelScope(shield=True):
+                have = await to_thread.run_sync(_keep, descriptor, buffer)
+            self._farm.metrics.uploaded_bytes.inc(have - began_at)
         return have
 
     def _accept(self, upload_id: str, principal: str) -> UploadView:
@@ -128,35 +140,37 @@ class UploadService:
         with self._farm.database.transaction() as connection:
             request, _ = UploadRepository(connection).get(upload_id, principal)
         try:
+            info = self._inspect(path, request) if request.kind == "model" else None
             stored = self._farm.store.put_file(path, request.digest, request.size_bytes)
             blob = PublishedBlob(digest=request.digest, size_bytes=stored.size_bytes, etag=stored.etag)
-            if request.kind == "model":
-                self._accept_model(path, request, blob)
-            else:
-                with self._farm.database.transaction() as connection:
-                    ArtifactRepository(connection).add(blob, "external_data")
-        except StorageFullError:
-            raise  # the bytes stay: the last, empty PATCH can be sent again
-        except TrtFarmError as error:
-            if error.code not in {"UNAVAILABLE", "DB_UNAVAILABLE"}:
-                path.unlink(missing_ok=True)
-            raise
+            with self._farm.database.transaction() as connection:
+                ArtifactRepository(connection).add(blob, request.kind)
+                if info is not None:
+                    ModelRepository(connection).add(manifest_of(request), info)
+        except (InvalidRequestError, ConflictError):
+            path.unlink(missing_ok=True)
+            raise  # of any other error the bytes are kept: the last, empty PATCH can be sent again
         with self._farm.database.transaction() as connection:
             UploadRepository(connection).complete(upload_id)
         path.unlink(missing_ok=True)
         return self._view(upload_id, request, complete=True)
 
-    def _accept_model(self, path: Path, request: UploadRequest, blob: PublishedBlob) -> None:
-        with path.open("rb") as file:
-            sniff(file.read(_SNIFF_BYTES), request.size_bytes)
+    def _inspect(self, path: Path, request: UploadRequest) -> ModelInfo:
+        """Before the file goes into the store, which then never holds what was refused."""
         sizes = {file.location: file.size_bytes for file in request.external_data}
-        info = self._farm.inspection.inspect(path, sizes)
+        try:
+            with path.open("rb") as file:
+                sniff(file.read(_SNIFF_BYTES), request.size_bytes)
+            info = self._farm.inspection.inspect(path, sizes)
+        except ModelError:
+            with path.open("rb") as file:
+                if Digest.of_file(file) != request.digest:
+                    raise DigestMismatchError(f"The bytes that arrived are not {request.digest}.") from None
+            raise
         unused = sorted(set(sizes) - set(info.external_data))
         if unused:
             raise ConflictError(f"The model does not use the external data {unused[0]!r}.")
-        with self._farm.database.transaction() as connection:
-            ArtifactRepository(connection).add(blob, "model")
-            ModelRepository(connection).add(manifest_of(request), info)
+        return info
 
     def _is_here(self, request: UploadRequest) -> bool:
         files: list[Digest] = [request.digest, *(file.digest for file in request.external_data)]
@@ -178,7 +192,16 @@ class UploadService:
             )
 
     def _has(self, file: ExternalFile) -> bool:
-        return self._farm.blobs.usable(file.digest)
+        try:
+            found = self._farm.blobs.require(file.digest)
+        except (BlobMissingError, BlobCorruptError):
+            return False
+        if found.size_bytes != file.size_bytes:
+            raise DigestMismatchError(
+                f"The external data {file.location!r} ({file.digest}) has {found.size_bytes} bytes, "
+                f"not {file.size_bytes}."
+            )
+        return True
 
     def _check_space(self, size_bytes: int) -> None:
         self._farm.settings.staging.mkdir(parents=True, exist_ok=True)
@@ -195,6 +218,8 @@ class UploadService:
         descriptor = os.open(self._path(upload_id), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink == 0:
+                raise UploadLockedError  # who held the lock has just ended the upload
             yield descriptor
         except BlockingIOError:
             raise UploadLockedError from None
@@ -205,8 +230,10 @@ class UploadService:
         return self._farm.settings.staging / upload_id
 
     def _view(self, upload_id: str, request: UploadRequest, *, complete: bool) -> UploadView:
-        path = self._path(upload_id)
-        offset = path.stat().st_size if path.exists() else 0
+        try:
+            offset = self._path(upload_id).stat().st_size
+        except FileNotFoundError:
+            offset = 0
         return UploadView(
             upload_id=upload_id,
             digest=request.digest,
@@ -218,12 +245,43 @@ class UploadService:
 
 
 def manifest_of(request: UploadRequest) -> ModelManifest:
-    return ModelManifest(
-        onnx=request.digest, onnx_size_bytes=request.size_bytes, external_data=request.external_data
-    )
+    """Raises ExternalDataPathError if two files could not both be on a disk."""
+    try:
+        return ModelManifest(
+            onnx=request.digest, onnx_size_bytes=request.size_bytes, external_data=request.external_data
+        )
+    except ValidationError as error:
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        raise cause if isinstance(cause, TrtFarmError) else error from None
 
 
-def _write(descriptor: int, data: bytes) -> int:
+async def _flowing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks; a client that went away without a word must not lock its upload for ever.
+
+    Raises:
+        UnavailableError: nothing came for a while.
+    """
+    while True:
+        try:
+            with fail_after(_STALL_SECONDS):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise UnavailableError(f"Nothing arrived for {_STALL_SECONDS:g} s.") from None
+        yield chunk
+
+
+def _keep(descriptor: int, data: bytes | bytearray) -> int:
+    """Makes all bytes of the file safe, with these at its end; returns how many they are."""
+    try:
+        _write(descriptor, data)
+    finally:
+        os.fsync(descriptor)
+    return os.fstat(descriptor).st_size
+
+
+def _write(descriptor: int, data: bytes | bytearray) -> None:
     """All of it; raises StorageFullError when the disk is full, having written what fitted."""
     view = memoryview(data)
     try:
@@ -231,4 +289,3 @@ def _write(descriptor: int, data: bytes) -> int:
             view = view[os.write(descriptor, view) :]
     except OSError as error:
         raise StorageFullError(f"The upload could not be written: {error.strerror}.") from error
-    return len(data)

@@ -21,7 +21,7 @@ class ArtifactRepository:
     def add(self, blob: PublishedBlob, kind: str) -> None:
         """Records a blob that was just verified; known ones get the new etag."""
         self._connection.execute(
-            dialect_insert(self._connection, Artifact)
+            dialect_insert(self._connection.dialect.name, Artifact)
             .values(digest=str(blob.digest), kind=kind, size_bytes=blob.size_bytes, etag=blob.etag)
             .on_conflict_do_update(
                 index_elements=[Artifact.digest], set_={"etag": blob.etag, "verified_at": db_now()}
@@ -49,7 +49,7 @@ class ModelRepository:
 
     def add(self, manifest: ModelManifest, info: ModelInfo) -> None:
         self._connection.execute(
-            dialect_insert(self._connection, Model)
+            dialect_insert(self._connection.dialect.name, Model)
             .values(
                 digest=str(manifest.digest),
                 manifest=manifest.model_dump(mode="json"),

@@ -9,9 +9,11 @@ from sqlalchemy import Connection, insert, select
 from trtfarm.contract.v1 import JobEvent as Event
 from trtfarm_db.models import JobEvent
 
+_RECORD = insert(JobEvent)  # made once: SQLAlchemy keeps what it has worked out about a statement
+
 
 def record(connection: Connection, job_id: str, kind: str, **data: Any) -> None:
-    connection.execute(insert(JobEvent).values(job_id=job_id, kind=kind, data=data))
+    connection.execute(_RECORD, {"job_id": job_id, "kind": kind, "data": data})
 
 
 def after(connection: Connection, job_id: str, event_id: int) -> list[Event]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
 from uuid_utils import uuid7
 
 from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import LIVE, Disposition, JobKind, JobState
+from trtfarm.contract.jobs import LIVE, Disposition, JobKind, JobState, Outcome
 from trtfarm.contract.leases import BenchmarkWork
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import queue_name
@@ -22,7 +23,35 @@ from trtfarm_db.base import db_now, dialect_insert
 from trtfarm_db.models import Attempt, Benchmark, Job, Plan, Submission
 from trtfarm_db.models.jobs import _LIVE
 from trtfarm_db.repositories import views
+from trtfarm_db.repositories.attempts import close_attempts
 from trtfarm_db.repositories.events import record
+
+# The statements of a submission are made once: SQLAlchemy keeps what it has worked out about a statement,
+# which takes longer than PostgreSQL needs to execute it.
+_FIND_BY_KEY = (
+    select(Job)
+    .where(Job.build_key == bindparam("build_key"), Job.state.in_([*LIVE, JobState.SUCCEEDED]))
+    .order_by((Job.state == JobState.SUCCEEDED.value), Job.id.desc())
+    .limit(1)
+)
+
+
+@cache
+def _insert_job(dialect: str) -> Any:
+    return (
+        dialect_insert(dialect, Job)
+        .on_conflict_do_nothing(index_elements=[Job.build_key], index_where=_LIVE)
+        .returning(Job)
+    )
+
+
+@cache
+def _insert_submission(dialect: str) -> Any:
+    return (
+        dialect_insert(dialect, Submission)
+        .on_conflict_do_nothing(index_elements=[Submission.principal, Submission.idempotency_key])
+        .returning(Submission.id)
+    )
 
 
 @dataclass(frozen=True)
@@ -110,15 +139,8 @@ class JobRepository:
             "benchmark": new.benchmark.model_dump(mode="json") if new.benchmark else None,
             "priority": new.priority,
             "timeout_seconds": new.timeout_seconds,
-            "available_at": db_now(),
-            "created_at": db_now(),
         }
-        row = self._connection.execute(
-            self._insert(Job)
-            .values(values)
-            .on_conflict_do_nothing(index_elements=[Job.build_key], index_where=_LIVE)
-            .returning(Job)
-        ).first()
+        row = self._connection.execute(_insert_job(self._connection.dialect.name), values).first()
         if row is None:
             return None
         record(self._connection, row.id, "queued", target=new.queue)
@@ -126,29 +148,21 @@ class JobRepository:
 
     def add_submission(self, caller: Caller, job_id: str, disposition: Disposition) -> None:
         """Raises RepeatedSubmissionError if the caller's Idempotency-Key was used meanwhile."""
-        added = self._connection.execute(
-            self._insert(Submission)
-            .values(
-                id=str(uuid7()),
-                job_id=job_id,
-                disposition=disposition.value,
-                principal=caller.principal,
-                idempotency_key=caller.idempotency_key,
-                request_hash=caller.request_hash,
-            )
-            .on_conflict_do_nothing(index_elements=[Submission.principal, Submission.idempotency_key])
-        ).rowcount
-        if not added:
+        values = {
+            "id": str(uuid7()),
+            "job_id": job_id,
+            "disposition": disposition.value,
+            "principal": caller.principal,
+            "idempotency_key": caller.idempotency_key,
+            "request_hash": caller.request_hash,
+        }
+        statement = _insert_submission(self._connection.dialect.name)
+        if self._connection.execute(statement, values).first() is None:
             raise RepeatedSubmissionError
 
     def find_by_key(self, build_key: str) -> JobView | None:
         """The job in flight for a build key, else the newest that succeeded."""
-        row = self._connection.execute(
-            select(Job)
-            .where(Job.build_key == build_key, Job.state.in_([*LIVE, JobState.SUCCEEDED]))
-            .order_by((Job.state == JobState.SUCCEEDED.value), Job.id.desc())
-            .limit(1)
-        ).first()
+        row = self._connection.execute(_FIND_BY_KEY, {"build_key": build_key}).first()
         return self._view(row) if row else None
 
     def again(self, job_id: str) -> tuple[JobState, NewJob]:
@@ -218,6 +232,8 @@ class JobRepository:
         Raises:
             JobTerminalError: it has ended already.
         """
+        # Locked first: between the two updates a running job must not go back to the queue.
+        self._connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
         ended = self._connection.execute(
             update(Job)
             .where(Job.id == job_id, Job.state == JobState.QUEUED)
@@ -234,6 +250,8 @@ class JobRepository:
             .values(cancel_requested_at=db_now())
         ).rowcount
         view = self.get(job_id)
+        if ended:  # an attempt whose lease had run out
+            close_attempts(self._connection, job_id, Outcome.LOST)
         if ended or asked:
             record(self._connection, job_id, "cancelled" if ended else "cancel_requested")
         elif view.state.terminal:
@@ -268,9 +286,6 @@ class JobRepository:
             .group_by(Job.queue, Job.state)
         )
         return [(queue, JobState(state), count) for queue, state, count in rows]
-
-    def _insert(self, table: Any) -> Any:
-        return dialect_insert(self._connection, table)
 
     def _position(self, row: Row[Any]) -> int:
         ahead = or_(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import zlib
 
@@ -20,6 +21,9 @@ from trtfarm_db.base import db_now
 from trtfarm_db.models import ApiKey
 
 _PREFIX = "trtfarm"
+_KEY = re.compile(
+    rf"(?P<body>{_PREFIX}_(?P<id>[0-9a-f]{{12}})_(?P<secret>[0-9a-f]{{64}}))_(?P<checksum>[0-9a-f]{{8}})"
+)
 _TOUCH_SECONDS = 60.0
 
 
@@ -43,12 +47,11 @@ class KeyRepository:
             AuthError: malformed or unknown.
             KeyRevokedError: revoked.
         """
-        body, _, checksum = key.rpartition("_")
-        parts = body.split("_")
-        if len(parts) != 3 or parts[0] != _PREFIX or checksum != _checksum(body):
+        match = _KEY.fullmatch(key)
+        if match is None or match["checksum"] != _checksum(match["body"]):
             raise AuthError("This is not an API key of a trtfarm.")
-        row = self._connection.execute(select(ApiKey).where(ApiKey.id == parts[1])).first()
-        if row is None or not hmac.compare_digest(row.secret_hash, _hash(parts[2])):
+        row = self._connection.execute(select(ApiKey).where(ApiKey.id == match["id"])).first()
+        if row is None or not hmac.compare_digest(row.secret_hash, _hash(match["secret"])):
             raise AuthError("This API key is not known here.")
         if row.revoked_at is not None:
             raise KeyRevokedError

@@ -22,6 +22,7 @@ from trtfarm_db.base import db_now
 from trtfarm_db.models import Attempt, Benchmark, Job, Plan
 from trtfarm_db.repositories import views
 from trtfarm_db.repositories.artifacts import ArtifactRepository
+from trtfarm_db.repositories.attempts import close_attempts
 from trtfarm_db.repositories.events import record
 
 _NO_LEASE: dict[str, Any] = {
@@ -75,7 +76,7 @@ class LeaseRepository:
         if row is None:
             return None
         claim = views.claim(row)
-        self._close_attempts(claim.job_id, Outcome.LOST)
+        close_attempts(self._connection, claim.job_id, Outcome.LOST)
         self._connection.execute(
             insert(Attempt).values(
                 job_id=claim.job_id, fence=claim.fence, number=claim.attempt, worker_id=worker_id
@@ -136,8 +137,11 @@ class LeaseRepository:
                 timing_cache=result.timing_cache.model_dump() if result.timing_cache else None,
             )
         )
-        self._close_attempts(
-            claim.job_id, Outcome.COMPLETE, log=str(result.log.digest) if result.log else None
+        close_attempts(
+            self._connection,
+            claim.job_id,
+            Outcome.COMPLETE,
+            log=str(result.log.digest) if result.log else None,
         )
         record(
             self._connection,
@@ -177,7 +181,7 @@ class LeaseRepository:
             )
         )
         log = str(result.log.digest) if result.log else None
-        self._close_attempts(claim.job_id, Outcome.COMPLETE, log=log)
+        close_attempts(self._connection, claim.job_id, Outcome.COMPLETE, log=log)
         record(
             self._connection,
             claim.job_id,
@@ -214,22 +218,36 @@ class LeaseRepository:
             state = JobState.FAILED
             self._end(claim, state, {"error": error, "crashes": crashes})
         outcome = Outcome.CANCELLED if state is JobState.CANCELLED else failure.outcome
-        self._close_attempts(
-            claim.job_id, outcome, error=error, log=str(failure.log.digest) if failure.log else None
+        close_attempts(
+            self._connection,
+            claim.job_id,
+            outcome,
+            error=error,
+            log=str(failure.log.digest) if failure.log else None,
         )
         kind = "requeued" if state is JobState.QUEUED else state.value
         record(self._connection, claim.job_id, kind, code=failure.error.code, message=failure.error.message)
         return state
 
     def release(self, claim: Claim) -> None:
-        """Gives a job back untouched (drain, Ctrl-C): the attempt is not charged."""
-        self._locked(claim)
+        """Gives a job back untouched (drain, Ctrl-C): the attempt is not charged.
+
+        A job that is to be cancelled ends here instead.
+
+        Raises:
+            StaleFenceError: as in ``renew``.
+        """
+        if self._locked(claim).cancel_requested_at is not None:
+            self._terminate(claim.job_id, JobState.CANCELLED, {})
+            close_attempts(self._connection, claim.job_id, Outcome.CANCELLED)
+            record(self._connection, claim.job_id, "cancelled")
+            return
         self._connection.execute(
             update(Job)
             .where(Job.id == claim.job_id)
             .values(state=JobState.QUEUED.value, fence=Job.fence + 1, attempt=Job.attempt - 1, **_NO_LEASE)
         )
-        self._close_attempts(claim.job_id, Outcome.RELEASED)
+        close_attempts(self._connection, claim.job_id, Outcome.RELEASED)
         record(self._connection, claim.job_id, "requeued", code="RELEASED", message="The worker is stopping.")
 
     def reap(self) -> list[str]:
@@ -245,11 +263,11 @@ class LeaseRepository:
             error = ErrorView(code="WORKER_LOST", message="The worker stopped answering.")
             if row.cancel_requested_at is not None:
                 self._terminate(row.id, JobState.CANCELLED, {})
-                self._close_attempts(row.id, Outcome.LOST)
+                close_attempts(self._connection, row.id, Outcome.LOST)
                 record(self._connection, row.id, "cancelled")
             elif row.attempt >= self._policy.max_attempts:
                 self._terminate(row.id, JobState.FAILED, {"error": error.model_dump(mode="json")})
-                self._close_attempts(row.id, Outcome.LOST)
+                close_attempts(self._connection, row.id, Outcome.LOST)
                 record(self._connection, row.id, "failed", code=error.code, message=error.message)
             else:
                 self._requeue(row.id, row.attempt, fence=Job.fence)
@@ -290,18 +308,4 @@ class LeaseRepository:
             update(Job)
             .where(Job.id == job_id)
             .values(state=JobState.QUEUED.value, available_at=db_now(backoff), **_NO_LEASE, **values)
-        )
-
-    def _close_attempts(
-        self,
-        job_id: str,
-        outcome: Outcome,
-        *,
-        error: dict[str, Any] | None = None,
-        log: str | None = None,
-    ) -> None:
-        self._connection.execute(
-            update(Attempt)
-            .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
-            .values(outcome=outcome.value, ended_at=db_now(), error=error, log_digest=log)
         )

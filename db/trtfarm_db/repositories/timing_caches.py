@@ -40,7 +40,7 @@ class TimingCacheRepository:
     ) -> int | None:
         """The new revision, one after ``after``; None if somebody published that one first."""
         added = self._connection.execute(
-            dialect_insert(self._connection, TimingCache)
+            dialect_insert(self._connection.dialect.name, TimingCache)
             .values(
                 key=key,
                 revision=after + 1,
@@ -104,7 +104,7 @@ class TimingCacheRepository:
         )
         values = {column: value for column, value in row.items() if column != "created_at"}
         values |= {"revision": history[0].revision + 1, "job_id": None, "worker_id": None}
-        self._connection.execute(dialect_insert(self._connection, TimingCache).values(values))
+        self._connection.execute(dialect_insert(self._connection.dialect.name, TimingCache).values(values))
         return self.history(old.key)[0]
 
 

@@ -1,0 +1,310 @@
+"""The job state machine against a model of it in memory, on both databases.
+
+Hypothesis makes up histories of clients, workers, clocks and reapers. After each step, all rows of all
+jobs must be what the model says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import delete, select
+
+from tests import values
+from tests.integration.farm import Farm
+from trtfarm.contract.jobs import LIVE, TRANSITIONS, JobState, Outcome
+from trtfarm.contract.leases import Claim, RetryPolicy
+from trtfarm.errors import JobTerminalError, StaleFenceError
+from trtfarm_db.base import Base
+from trtfarm_db.models import Attempt, Job, JobEvent, Plan
+
+BUILD_KEYS = 4
+POLICY = RetryPolicy(max_attempts=3, max_crashes=2, backoff_seconds=3600)
+QUEUED, RUNNING = JobState.QUEUED, JobState.RUNNING
+WORKERS = st.sampled_from(["worker-1", "worker-2", "worker-3"])
+
+
+@dataclass
+class ModelJob:
+    """What a job should look like."""
+
+    number: int  # of its build
+    priority: int
+    state: JobState = QUEUED
+    fence: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    worker_id: str | None = None
+    to_be_cancelled: bool = False
+    available: bool = True  # no backoff, or it has passed
+    expired: bool = False
+    attempts: dict[int, str | None] = field(default_factory=dict)  # fence → outcome
+    events: list[str] = field(default_factory=lambda: ["queued"])
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    def go(self, state: JobState, event: str | None = None) -> None:
+        assert state is self.state or state in TRANSITIONS[self.state]
+        self.state = state
+        self.expired = False
+        if state is not RUNNING:
+            self.worker_id = None
+        if event:
+            self.events.append(event)
+
+    def close(self, outcome: Outcome) -> None:
+        for fence, known in self.attempts.items():
+            self.attempts[fence] = known or outcome.value
+
+    def end(self, state: JobState, outcome: Outcome) -> None:
+        self.go(state, state.value)
+        self.fence += 1
+        self.close(outcome)
+
+
+class JobMachine(RuleBasedStateMachine):
+    claims = Bundle("claims")
+
+    def __init__(self, farm: Farm) -> None:
+        super().__init__()
+        self.farm = farm
+        self.jobs: dict[str, ModelJob] = {}
+
+    @initialize()
+    def empty(self) -> None:
+        with self.farm.database.transaction() as connection:
+            for table in reversed(Base.metadata.sorted_tables):
+                connection.execute(delete(table))
+        self.farm.add_model()
+
+    # --- clients ---
+
+    @rule(number=st.integers(0, BUILD_KEYS - 1), priority=st.integers(-1, 1))
+    def submit(self, number: int, priority: int) -> None:
+        in_flight = any(job.live and job.number == number for job in self.jobs.values())
+        created = self.farm.create(values.spec(number), priority)
+        assert (created is None) == in_flight
+        if created is not None:
+            self.jobs[created.job_id] = ModelJob(number, priority)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job_id, job = self.any_job(data)
+        if not job.live:
+            with pytest.raises(JobTerminalError):
+                self.farm.cancel(job_id)
+            return
+        view = self.farm.cancel(job_id)
+        assert view.cancel_requested
+        if job.state is QUEUED:
+            job.end(JobState.CANCELLED, Outcome.LOST)
+        elif not job.to_be_cancelled:
+            job.events.append("cancel_requested")
+        job.to_be_cancelled = True
+        assert view.state is job.state
+
+    # --- workers ---
+
+    @rule(target=claims, worker_id=WORKERS)
+    def claim(self, worker_id: str) -> object:
+        waiting = [
+            (-job.priority, job_id)
+            for job_id, job in self.jobs.items()
+            if job.state is QUEUED and job.available
+        ]
+        claim = self.farm.claim(worker_id)
+        if not waiting:
+            assert claim is None
+            return multiple()
+        assert claim is not None
+        assert claim.job_id == min(waiting)[1]
+        job = self.jobs[claim.job_id]
+        job.close(Outcome.LOST)
+        job.go(RUNNING, "started")
+        job.fence += 1
+        job.attempt += 1
+        job.worker_id = worker_id
+        job.attempts[job.fence] = None
+        assert (claim.fence, claim.attempt, claim.spec) == (job.fence, job.attempt, values.spec(job.number))
+        return claim
+
+    @rule(claim=claims, worker_id=WORKERS)
+    def renew(self, claim: Claim, worker_id: str) -> None:
+        job = self.mine(claim)
+        if job is None:
+            with pytest.raises(StaleFenceError):
+                self.farm.renew(claim, worker_id)
+            return
+        renewal = self.farm.renew(claim, worker_id)
+        assert renewal.cancel_requested == job.to_be_cancelled
+        job.go(RUNNING)
+        job.worker_id = worker_id
+
+    @rule(claim=claims)
+    def finish(self, claim: Claim) -> None:
+        job = self.mine(claim)
+        result = values.result(f"{claim.job_id} {claim.fence}")
+        if job is None:
+            with pytest.raises(StaleFenceError):
+                self.farm.finish(claim, result)
+            return
+        self.farm.finish(claim, result)
+        job.end(JobState.SUCCEEDED, Outcome.COMPLETE)
+
+    @rule(
+        claim=claims,
+        outcome=st.sampled_from([Outcome.FAILED, Outcome.CRASHED, Outcome.TIMEOUT]),
+        retryable=st.sampled_from([True, True, False]),
+    )
+    def fail(self, claim: Claim, outcome: Outcome, *, retryable: bool) -> None:
+        job = self.mine(claim)
+        failure = values.failure(outcome, retryable=retryable)
+        if job is None:
+            with pytest.raises(StaleFenceError):
+                self.farm.fail(claim, failure)
+            return
+        state = self.farm.fail(claim, failure)
+        if job.to_be_cancelled:
+            job.end(JobState.CANCELLED, Outcome.CANCELLED)
+        else:
+            job.crashes += outcome is Outcome.CRASHED
+            exhausted = job.attempt >= POLICY.max_attempts or job.crashes >= POLICY.max_crashes
+            if retryable and not exhausted:
+                job.go(QUEUED, "requeued")
+                job.fence += 1
+                job.available = False
+                job.close(outcome)
+            else:
+                job.end(JobState.FAILED, outcome)
+        assert state is job.state
+
+    @rule(claim=claims)
+    def release(self, claim: Claim) -> None:
+        job = self.mine(claim)
+        if job is None:
+            with pytest.raises(StaleFenceError):
+                self.farm.release(claim)
+            return
+        self.farm.release(claim)
+        if job.to_be_cancelled:
+            job.end(JobState.CANCELLED, Outcome.CANCELLED)
+        else:
+            job.go(QUEUED, "requeued")
+            job.fence += 1
+            job.attempt -= 1
+            job.close(Outcome.RELEASED)
+
+    @rule(claim=consumes(claims))
+    def vanish(self, claim: Claim) -> None:
+        """The worker is gone, and nobody acts on this claim again."""
+
+    # --- time, and who watches it ---
+
+    @precondition(lambda self: any(job.state is RUNNING for job in self.jobs.values()))
+    @rule(data=st.data())
+    def lease_runs_out(self, data: st.DataObject) -> None:
+        job_id, job = self.any_job(data, lambda job: job.state is RUNNING)
+        self.farm.expire(job_id)
+        job.expired = True
+
+    @rule()
+    def reap(self) -> None:
+        silent = {job_id: job for job_id, job in self.jobs.items() if job.expired}
+        assert sorted(self.farm.reap()) == sorted(silent)
+        for job in silent.values():
+            if job.to_be_cancelled:
+                job.end(JobState.CANCELLED, Outcome.LOST)
+            elif job.attempt >= POLICY.max_attempts:
+                job.end(JobState.FAILED, Outcome.LOST)
+            else:
+                job.go(QUEUED, "requeued")  # the attempt stays open: its holder may only be silent
+                job.available = False
+
+    @precondition(lambda self: any(not job.available for job in self.jobs.values()))
+    @rule(data=st.data())
+    def backoff_passes(self, data: st.DataObject) -> None:
+        job_id, job = self.any_job(data, lambda job: not job.available)
+        self.farm.change(job_id, available_at=datetime.now(UTC) - timedelta(seconds=5))
+        job.available = True
+
+    # --- what must hold ---
+
+    @invariant()
+    def rows_are_what_the_model_says(self) -> None:
+        with self.farm.database.transaction() as connection:
+            rows = {row.id: row for row in connection.execute(select(Job))}
+            attempts = connection.execute(select(Attempt).order_by(Attempt.fence)).all()
+            events = connection.execute(select(JobEvent).order_by(JobEvent.id)).all()
+            plans = {row.job_id: row.digest for row in connection.execute(select(Plan))}
+        assert set(rows) == set(self.jobs)
+        for job_id, job in self.jobs.items():
+            row = rows[job_id]
+            assert (row.state, row.fence, row.attempt, row.crashes, row.worker_id) == (
+                job.state,
+                job.fence,
+                job.attempt,
+                job.crashes,
+                job.worker_id,
+            )
+            assert (row.cancel_requested_at is not None) == job.to_be_cancelled
+            tried = [attempt for attempt in attempts if attempt.job_id == job_id]
+            assert {attempt.fence: attempt.outcome for attempt in tried} == job.attempts
+            assert all((attempt.ended_at is None) == (attempt.outcome is None) for attempt in tried)
+            assert [event.kind for event in events if event.job_id == job_id] == job.events
+            succeeded = [fence for fence, outcome in job.attempts.items() if outcome == Outcome.COMPLETE]
+            assert plans.get(job_id) == (
+                values.blob(f"{job_id} {succeeded[0]}").digest if succeeded else None
+            )
+            assert bool(succeeded) == (job.state is JobState.SUCCEEDED)
+            assert len(succeeded) <= 1
+
+    @invariant()
+    def attempts_and_builds_are_exclusive(self) -> None:
+        live = [job.number for job in self.jobs.values() if job.live]
+        assert len(live) == len(set(live))
+        for job in self.jobs.values():
+            still_open = [fence for fence, outcome in job.attempts.items() if outcome is None]
+            assert len(still_open) <= (1 if job.live else 0)
+            assert job.attempt <= POLICY.max_attempts
+
+    # --- the pieces ---
+
+    def mine(self, claim: Claim) -> ModelJob | None:
+        """The job, if the claim still counts."""
+        job = self.jobs[claim.job_id]
+        return job if job.live and job.fence == claim.fence else None
+
+    def any_job(self, data: st.DataObject, which=lambda job: True) -> tuple[str, ModelJob]:
+        job_id = data.draw(st.sampled_from([job_id for job_id, job in self.jobs.items() if which(job)]))
+        return job_id, self.jobs[job_id]
+
+
+def test_every_history_goes_as_the_model_says(database):
+    farm = Farm(database, policy=POLICY)
+    run_state_machine_as_test(
+        lambda: JobMachine(farm),
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
