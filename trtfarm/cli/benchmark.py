@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from trtfarm.cli.digests import find_digest
 from trtfarm.cli.follow import Follower
 from trtfarm.cli.output import print_json, print_table, size, stderr
-from trtfarm.cli.plans import find_digest
 from trtfarm.cli.run import Exit, exits, with_farm
 from trtfarm.compose.session import Session
 from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView, Metric

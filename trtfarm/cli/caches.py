@@ -10,8 +10,9 @@ import typer
 from trtfarm.cli.output import print_json, print_table, size, stderr
 from trtfarm.cli.run import exits, with_farm
 from trtfarm.contract.timing_cache import TimingCacheView
+from trtfarm.errors import InvalidRequestError
 
-app = typer.Typer(help="Timing caches: list, show, export, rollback.", no_args_is_help=True)
+app = typer.Typer(help="Timing caches: list, show, export, import, rollback.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Key = Annotated[str, typer.Argument(help="The cache's key; its first digits do.")]
 _KEY_DIGITS = 12
@@ -46,6 +47,24 @@ def export(
             print_json({"path": str(output), "size_bytes": len(data)})
         else:
             stderr.print(f"{output}  {size(len(data))}", markup=False)
+
+
+@app.command("import", epilog="Example: trtfarm cache import timing.cache --gpu h200")
+def import_cache(
+    path: Annotated[Path, typer.Argument(help="A timing cache file, as trtexec writes it.")],
+    gpu: Annotated[str, typer.Option(help="The product it was made on.")],
+    runtime: Annotated[str | None, typer.Option(help="tensorrt, with the version if it matters.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Publishes a file as the newest revision of a GPU's timing cache; for operators."""
+    with exits(as_json=as_json):
+        if not path.is_file():
+            raise InvalidRequestError(f"There is no file {path}.")
+        view = with_farm(lambda farm: farm.client.import_timing_cache(path, gpu, runtime))
+        if as_json:
+            print_json(view.model_dump(mode="json"))
+        else:
+            stderr.print(f"Revision {view.revision} of {view.key[:_KEY_DIGITS]}.", markup=False)
 
 
 @app.command(epilog="Example: trtfarm cache rollback 3f9a6c --to 4")

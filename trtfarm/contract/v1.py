@@ -39,7 +39,7 @@ class UploadRequest(Value):
 
     digest: Digest
     size_bytes: PositiveInt
-    kind: Annotated[str, Field(pattern="^(model|external_data)$")] = "model"
+    kind: Annotated[str, Field(pattern="^(model|external_data|timing_cache)$")] = "model"
     external_data: tuple[ExternalFile, ...] = ()
 
 
@@ -237,6 +237,14 @@ class JobPage(Page):
 
 class BenchmarkPage(Page):
     benchmarks: tuple[BenchmarkView, ...]
+
+
+class TimingCacheImport(Value):
+    """An uploaded timing cache, for the GPUs of one kind; ``runtime`` as for a target."""
+
+    digest: Digest
+    gpu: Annotated[str, Field(min_length=1, max_length=80)]
+    runtime: Annotated[str, Field(max_length=80)] | None = None
 
 
 class TimingCacheList(Value):

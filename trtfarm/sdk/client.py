@@ -26,6 +26,7 @@ from trtfarm.contract.v1 import (
     PlanPage,
     PlanView,
     SubmissionView,
+    TimingCacheImport,
     TimingCacheList,
 )
 from trtfarm.sdk import transfer
@@ -195,6 +196,12 @@ class FarmClient:
         if f'"{Digest.of_bytes(response.content).hex}"' != response.headers["ETag"]:
             raise errors.BlobCorruptError("Other bytes arrived than the farm sent.")
         return response.content
+
+    def import_timing_cache(self, path: Path, gpu: str, runtime: str | None = None) -> TimingCacheView:
+        """Publishes a file as the newest revision; needs a key with scope admin."""
+        digest = transfer.upload_file(self.request, path, "timing_cache")
+        body = TimingCacheImport(digest=digest, gpu=gpu, runtime=runtime).model_dump(mode="json")
+        return self._view(TimingCacheView, "POST", "/v1/timing-caches", json=body)
 
     def roll_back_timing_cache(self, key: str, revision: int) -> TimingCacheView:
         url = f"/v1/timing-caches/{key}/rollback"

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Scope
 from trtfarm.contract.timing_cache import TimingCacheView
-from trtfarm.contract.v1 import BenchmarkPage, TimingCacheList
+from trtfarm.contract.v1 import BenchmarkPage, TimingCacheImport, TimingCacheList
 from trtfarm.errors import NotFoundError
 from trtfarm_api.auth import scoped
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import FarmDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
+from trtfarm_api.services.timing_caches import import_timing_cache
 from trtfarm_db.repositories.benchmarks import BenchmarkRepository
 from trtfarm_db.repositories.timing_caches import TimingCacheRepository
 
@@ -46,6 +47,12 @@ def list_timing_caches(farm: FarmDep) -> TimingCacheList:
     """The newest revision of each."""
     with farm.database.transaction() as connection:
         return TimingCacheList(timing_caches=tuple(TimingCacheRepository(connection).heads()))
+
+
+@router.post("/timing-caches", status_code=201, dependencies=[scoped(Scope.ADMIN)])
+def import_cache(request: TimingCacheImport, farm: FarmDep) -> TimingCacheView:
+    """Publishes an uploaded file (kind `timing_cache`) as the newest revision for a GPU and runtime."""
+    return import_timing_cache(farm, request)
 
 
 @router.get("/timing-caches/{key}", dependencies=[scoped(Scope.READ)])
