@@ -2,8 +2,9 @@
 
     python run.py MODELS OUT STAGE…
 
-MODELS: folder made by export_models.py. OUT: folder for the figures. Stages: smoke, cache, matrix, benchmark,
-faults, refused. Needs one NVIDIA GPU and TensorRT; uses an embedded farm under OUT's sibling ``home``.
+MODELS: folder made by export_models.py. OUT: folder for the figures. Stages: smoke, cache, peer_build, fidelity,
+matrix, benchmark, faults, refused. Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's sibling
+``home``. peer_build and fidelity compare with the trtexec that the variable TRTEXEC names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -200,8 +202,6 @@ def benchmark(run: Run) -> None:
         job = run.build("resnet50", "--fp16")
         digest = job["plan"]["digest"]
         shapes = "--shapes=input:1x3x224x224"
-        for turn in range(3):
-            run.note(f"fidelity {turn}", figures(run.cli("benchmark", digest, shapes)))
         options = ("--includeDataTransfers", "--noCudaGraph")
         run.note("transfers, no graph", figures(run.cli("benchmark", digest, shapes, *options)))
         run.note("two streams refused", run.cli("benchmark", digest, shapes, "--infStreams=2").get("error"))
@@ -217,6 +217,48 @@ def benchmark(run: Run) -> None:
         run.note("layers", json.loads((run.out / "profile.json").read_text())[:4])
         (run.out.parent / "resnet50-fp16.plan").unlink(missing_ok=True)
         run.cli("plan", "pull", digest, "-o", str(run.out.parent / "resnet50-fp16.plan"))
+
+
+def peer_build(run: Run) -> None:
+    """trtexec builds ResNet-50 fp16 without a cache, as a whole process."""
+    command = [
+        os.environ["TRTEXEC"], f"--onnx={run.models / 'resnet50.onnx'}", "--fp16", *SHAPES, *OPTIONS,
+        "--skipInference", f"--saveEngine={run.out.parent / 'peer.plan'}",
+    ]  # fmt: skip
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True)
+    run.note(
+        "trtexec builds resnet50 fp16, no cache",
+        {"rc": done.returncode, "seconds": time.monotonic() - started},
+    )
+
+
+def fidelity(run: Run) -> None:
+    """The same plan, by turns: trtexec, trtfarm. CUDA graph, no transfers, spin wait."""
+    with run.worker():
+        digest = run.build("resnet50", "--fp16")["plan"]["digest"]
+        plan = run.out.parent / "resnet50-fp16.plan"
+        run.cli("plan", "pull", digest, "-o", str(plan))
+        shapes = "--shapes=input:1x3x224x224"
+        command = [
+            os.environ["TRTEXEC"], f"--loadEngine={plan}", shapes, "--useCudaGraph", "--noDataTransfers",
+            "--useSpinWait", "--warmUp=200", "--duration=3",
+        ]  # fmt: skip
+        for turn in range(3):
+            text = subprocess.run(command, capture_output=True, text=True).stdout
+            run.note(f"fidelity {turn} trtexec", reported(text) or text[-1500:])
+            ours = run.cli("benchmark", digest, shapes)["benchmark"]["measurement"]
+            mean = ours["gpu_compute"]["mean"]
+            run.note(f"fidelity {turn} trtfarm", {"qps": ours["throughput_qps"], "gpu_compute_mean_ms": mean})
+
+
+def reported(text: str) -> dict[str, float]:
+    """trtexec's own report."""
+    throughput = re.search(r"Throughput: ([\d.]+) qps", text)
+    compute = re.search(r"GPU Compute Time: .*?mean = ([\d.]+) ms", text)
+    if not throughput or not compute:
+        return {}
+    return {"qps": float(throughput[1]), "gpu_compute_mean_ms": float(compute[1])}
 
 
 def faults(run: Run) -> None:

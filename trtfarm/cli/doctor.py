@@ -14,7 +14,7 @@ import typer
 
 from trtfarm import __version__
 from trtfarm.cli.exit_codes import Exit
-from trtfarm.cli.output import print_json, stderr
+from trtfarm.cli.output import print_json, size, stderr
 from trtfarm.errors import TrtFarmError
 
 _SERVER_PACKAGES = ("celery", "fastapi", "sqlalchemy", "obstore")
@@ -86,7 +86,7 @@ def _driver() -> Iterator[Check]:
     for index, device in enumerate(found):
         text = (
             f"{index}: {device.name} ({device.gpu}), compute capability {device.compute_capability}, "
-            f"{device.memory_bytes / 2**30:.0f} GiB, driver {device.driver}, CUDA {device.cuda}, {device.uuid}"
+            f"{size(device.memory_bytes)}, driver {device.driver}, CUDA {device.cuda}, {device.uuid}"
         )
         yield Check("GPU", True, text)
 

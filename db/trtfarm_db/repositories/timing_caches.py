@@ -54,8 +54,9 @@ class TimingCacheRepository:
                 worker_id=worker_id,
             )
             .on_conflict_do_nothing(index_elements=[TimingCache.key, TimingCache.revision])
-        ).rowcount
-        if not added:
+            .returning(TimingCache.revision)
+        ).first()
+        if added is None:
             return None
         ArtifactRepository(self._connection).add(blob, "timing_cache")
         return after + 1

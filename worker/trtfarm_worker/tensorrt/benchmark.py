@@ -124,15 +124,9 @@ def _input_shapes(engine: Any, options: BenchmarkOptions) -> dict[str, tuple[int
         if name in shapes or -1 not in tuple(engine.get_tensor_shape(name)):
             continue
         if engine.get_tensor_mode(name).name == "INPUT":
-            _, optimum, _ = _profile_shape(engine, name, options.use_profile)
+            _, optimum, _ = engine.get_tensor_profile_shape(name, options.use_profile)
             shapes[name] = tuple(optimum)
     return shapes
-
-
-def _profile_shape(engine: Any, name: str, profile: int) -> Any:
-    if hasattr(engine, "get_tensor_profile_shape"):
-        return engine.get_tensor_profile_shape(name, profile)
-    return engine.get_profile_shape(profile, name)
 
 
 def _measurement(

@@ -11,12 +11,15 @@ from typing import Any
 
 from trtfarm.contract.benchmark import Measurement
 from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.support import refuse_unsupported
 from trtfarm.contract.target import Runtime
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import BuildError, OptionUnsupportedError, TargetUnavailableError
 from trtfarm_worker.protocol import BenchmarkRequest, BuildRequest, CacheReport, CombineRequest
 from trtfarm_worker.tensorrt import bindings, diagnostics, options
+from trtfarm_worker.tensorrt.profiles import add_profiles
 from trtfarm_worker.tensorrt.progress import make_monitor
+from trtfarm_worker.tensorrt.readback import Setup
 from trtfarm_worker.tensorrt.timing_cache import TimingCache, combine
 
 _NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -68,8 +71,8 @@ class EngineBuilder:
         on_progress("parsing", None)
         self._parse(network, spec, Path(request.model_path))
         config = builder.create_builder_config()
-        options.apply(trt, config, spec.config)
-        options.add_profiles(builder, config, spec.profiles)
+        options.apply(Setup(trt, builder, network, config), spec.config)
+        add_profiles(builder, config, spec.profiles)
         self._set_capability(config, spec)
         cache = self._timing_cache(config, request)
         monitor = make_monitor(trt, on_progress)
@@ -114,15 +117,13 @@ class EngineBuilder:
     def _check_target(self, spec: BuildSpec) -> None:
         if spec.target.runtime != str(self._runtime):
             raise TargetUnavailableError(f"This worker has {self._runtime}, not {spec.target.runtime}.")
+        refuse_unsupported(spec.config, self._runtime)
         if spec.plugins or spec.calibration:
             raise OptionUnsupportedError("Plugins and calibration data are not supported yet.")
 
     def _parse(self, network: Any, spec: BuildSpec, model: Path) -> None:
         parser = self._trt.OnnxParser(network, self._logger)
-        if spec.config.native_instance_norm is not None:
-            flag = self._trt.OnnxParserFlag.NATIVE_INSTANCENORM
-            wanted = spec.config.native_instance_norm
-            (parser.set_flag if wanted else parser.clear_flag)(flag)
+        options.prepare_parser(self._trt, parser, spec.config)
         if not parser.parse_from_file(str(model)):
             raise BuildRefusedError(diagnostics.parser_error(parser))
 

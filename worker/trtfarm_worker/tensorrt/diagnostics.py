@@ -15,9 +15,10 @@ from trtfarm.contract.v1 import ErrorView
 _LEVELS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "VERBOSE": "V"}
 _LOG_LIMIT_BYTES = 64 * 2**20
 # "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([pass.cpp:337: check] TEXT In f at /src/x.cpp:12)"
-_CALL = re.compile(r"^(?:\w+(?:::\w+)+: )?(?:Error Code \d+: )?")
+# "2: [optimizer.cpp::computeCosts::37] Error Code 2: Internal Error (TEXT)" is the older form.
+_CALL = re.compile(r"^(?:\d+: )?(?:\[\w+\.\w+::\w+::\d+\] )?(?:\w+(?:::\w+)+: )?(?:Error Code \d+: )?")
 _KIND = re.compile(r"^[\w ]+ \((.*)\)$", re.DOTALL)
-_PLACE = re.compile(r"\[\w+\.(?:cpp|h):\d+: [^\]]*\]\s*|\s*In \w+ at \S+:\d+")
+_PLACE = re.compile(r"\[\w+\.(?:cpp|h):\d+: [^\]]*\]\s*|\s*In [\w:()~]+ at \S+:\d+")
 
 
 class Message(NamedTuple):
@@ -111,6 +112,11 @@ _KNOWN = (
         re.compile(r"optimization profile|in profile \d|profile.*dimension|kMIN|kOPT|kMAX", re.IGNORECASE),
         "PROFILE_INVALID",
         "Check --minShapes, --optShapes and --maxShapes against the model's inputs.",
+    ),
+    (
+        re.compile(r"TensorFormats|allowedFormatSet"),
+        "FORMAT_UNSUPPORTED",
+        "Not every type has every format: check --inputIOFormats and --outputIOFormats.",
     ),
     (
         re.compile(
