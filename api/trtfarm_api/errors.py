@@ -117,6 +117,7 @@ def _nobody(request: Request, error: Exception) -> Response:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     del error  # the server's log has it, with its traceback
-    return problem(
-        500, "INTERNAL", f"{request.method} {request.url.path} failed; the server's log tells why."
-    )
+    detail = f"{request.method} {request.url.path} failed; the server's log tells why."
+    answer = problem(500, "INTERNAL", detail)
+    answer.headers["Connection"] = "close"  # as uvicorn does after an exception; so nobody sends on it
+    return answer

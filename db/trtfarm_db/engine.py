@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from trtfarm.errors import ConfigurationError, DatabaseUnavailableError
@@ -27,7 +27,12 @@ class Database:
     @classmethod
     def open(cls, settings: DatabaseSettings, process_name: str) -> Database:
         """Raises ConfigurationError for a URL of another database; connects only when first used."""
-        url = make_url(settings.url.get_secret_value())
+        try:
+            url = make_url(settings.url.get_secret_value())
+        except ArgumentError:
+            raise ConfigurationError(
+                "database.url is no address of a database.", hint="Use postgresql+psycopg:// or sqlite:///."
+            ) from None
         if url.get_backend_name() == "sqlite":
             engine = create_engine(url, connect_args={"timeout": 30.0})
             _configure_sqlite(engine)

@@ -143,11 +143,13 @@ class Farm:
         """A worker with one slot and a scratch folder of its own, ready to claim."""
         env = self.env | {"TRTFARM_WORKER_SCRATCH": str(self.folder / name)}
         env |= {key: str(value) for key, value in settings.items()}
-        worker = Worker([TRTFARM, "worker"], env, self._log(name))
+        log = self._log(name)
+        earlier = len(log.read_text()) if log.exists() else 0
+        worker = Worker([TRTFARM, "worker"], env, log)
 
         def registered() -> re.Match[str] | None:
             assert worker.running, worker.text()
-            return _WORKER.search(worker.text())
+            return _WORKER.search(worker.text(), earlier)
 
         try:
             worker.worker_id = wait_until(f"{name} is ready", registered, _START_SECONDS)[1]

@@ -69,7 +69,7 @@ def with_unknown_operator(path: Path) -> Path:
 
 
 def with_external_data(path: Path, layers: int, side: int) -> Path:
-    """A chain of float16 MatMuls of ``side`` × ``side``, with all weights in a file beside it.
+    """A chain of float16 MatMuls of ``side`` by ``side``, with all weights in a file beside it.
 
     The weights are streamed to the disk: the model may be larger than the memory.
     """

@@ -36,6 +36,9 @@ def test_over_two_gib(folder: Path, postgres_server: services.PostgresServer) ->
         assert done.job["state"] == "succeeded"
         # The pull has compared the digest.
         assert plan.stat().st_size == done.job["plan"]["size_bytes"] > 2**31
-        assert peak_resident_bytes(api.pid) < MEMORY_LIMIT_BYTES
-        assert peak_resident_bytes(worker.pid) < MEMORY_LIMIT_BYTES
+        peaks = {
+            part: peak_resident_bytes(process.pid) for part, process in (("api", api), ("worker", worker))
+        }
+        print(f"{model_bytes} bytes of weights; peak memory {peaks}")
+        assert max(peaks.values()) < MEMORY_LIMIT_BYTES
         farm.check_logs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import event, func, select
@@ -420,7 +421,7 @@ def test_cancel_and_finish_at_once_have_one_winner(farm):
         claim = farm.claimed()
         if number % 2:
             farm.lose(claim)  # queued with a holder: both would end it
-        cancelled, finished = together([lambda: farm.cancel(job_id), lambda: farm.finish(claim)])
+        cancelled, finished = together([partial(farm.cancel, job_id), partial(farm.finish, claim)])
         job = farm.job(job_id)
         if job.state is JobState.SUCCEEDED:
             assert finished is None
@@ -435,7 +436,7 @@ def test_cancel_and_finish_at_once_have_one_winner(farm):
 def test_cancel_and_claim_at_once_lose_neither(farm):
     for number in range(12):
         job_id = farm.submit(number)
-        cancelled, claim = together([lambda: farm.cancel(job_id), farm.claim])
+        cancelled, claim = together([partial(farm.cancel, job_id), farm.claim])
         assert not isinstance(cancelled, Exception)
         if claim is None:
             assert farm.state(job_id) is JobState.CANCELLED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -151,9 +152,14 @@ def test_a_result_is_whole_or_not_at_all(farm):
     job_id = farm.submit()
     claim = farm.claimed()
     before = farm.row(job_id)
-    with pytest.raises(RuntimeError), farm.leases() as leases:
-        leases.finish(claim, values.result())
-        raise RuntimeError
+
+    def finish_and_break() -> None:
+        with farm.leases() as leases:
+            leases.finish(claim, values.result())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        finish_and_break()
     assert farm.row(job_id) == before
     assert farm.all_plans() == []
     assert farm.attempts(job_id) == [(1, None)]
@@ -318,7 +324,7 @@ def test_resume_and_claim_at_once_have_one_winner(farm):
         farm.submit(number)
         claim = farm.claimed("worker-1")
         farm.lose(claim)
-        renewed, second = together([lambda: farm.renew(claim), lambda: farm.claim("worker-2")])
+        renewed, second = together([partial(farm.renew, claim), partial(farm.claim, "worker-2")])
         if second is None:
             assert not isinstance(renewed, Exception)
             farm.finish(claim)
@@ -346,7 +352,7 @@ def test_renew_and_reap_at_once_leave_the_holder_its_job(farm):
         job_id = farm.submit(number)
         claim = farm.claimed()
         farm.expire(job_id)
-        renewed, _ = together([lambda: farm.renew(claim), farm.reap])
+        renewed, _ = together([partial(farm.renew, claim), farm.reap])
         assert not isinstance(renewed, Exception)
         farm.finish(claim)
         assert farm.attempts(job_id) == [(1, "complete")]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.meta.repository import ROOT, files
+from tests.meta.repository import ROOT, files, sources
 
 MAX_LINES = 400
 _HOSTS = re.compile(
@@ -51,9 +51,9 @@ def test_no_path_of_a_machine(texts):
 def test_modules_are_short():
     """A module of more lines has two subjects."""
     long = {
-        str(path.relative_to(ROOT)): count
-        for path in files()
-        if path.suffix == ".py" and (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+        name: count
+        for name, path in sources()
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
     assert long == {}
 

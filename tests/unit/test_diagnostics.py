@@ -35,10 +35,10 @@ MESSAGES = {
     ),
     "workspace": (
         (
-            f"{_BUILD}Error Code 1: Myelin ([tactic.cpp:1676: enumerate_tactics] Tactic Selection: no tactics "
-            "to implement the operation within workspace limit. Consider increase the allowed workspace size if "
-            "applicable.; [tactic.cpp:264: run] Error during tactic selection. In compileGraph at "
-            "/_src/optimizer/myelin/codeGenerator.cpp:2012)"
+            f"{_BUILD}Error Code 1: Myelin ([tactic.cpp:1676: enumerate_tactics] Tactic Selection: no "
+            "tactics to implement the operation within workspace limit. Consider increase the allowed "
+            "workspace size if applicable.; [tactic.cpp:264: run] Error during tactic selection. "
+            "In compileGraph at /_src/optimizer/myelin/codeGenerator.cpp:2012)"
         ),
         "NO_TACTIC",
         (

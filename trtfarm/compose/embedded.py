@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,11 @@ class Home:
         return f"sqlite:///{self.path / 'farm.sqlite'}"
 
     @property
+    def address(self) -> Path:
+        """A file with the address of the process that runs the farm."""
+        return self.path / "controller.json"
+
+    @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
@@ -62,6 +68,16 @@ def controller(home: Home) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def reachable_at(home: Home, **where: str) -> Iterator[None]:
+    """Tells other processes how to reach the controller: ``socket`` or ``url``."""
+    home.address.write_text(json.dumps(where))
+    try:
+        yield
+    finally:
+        home.address.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -92,6 +108,7 @@ def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[
                 runtime=runtime,
                 gpu=os.environ.get("TRTFARM_WORKER_GPU"),
                 scratch=home.path / "scratch",
+                lease_seconds=10,
                 heartbeat_seconds=1,
                 idle_poll_seconds=2,
             )

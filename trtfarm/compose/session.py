@@ -11,12 +11,11 @@ from pathlib import Path
 
 import httpx
 
-from trtfarm.compose.embedded import Home, controller, embedded_farm, socket_folder
+from trtfarm.compose.embedded import Home, controller, embedded_farm, reachable_at, socket_folder
 from trtfarm.errors import AuthError, ConfigurationError, FarmUnreachableError
 from trtfarm.sdk.client import FarmClient
 
 _EMBEDDED_URL = "http://embedded.trtfarm"
-_SOCKET_FILE = "controller.json"
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,7 @@ def _controlling(home: Home, *, builds: bool) -> Iterator[FarmClient]:
             stack.callback(crew.stop)
             crew.start()
         stack.enter_context(serving(farm, folder / "api"))
-        told = home.path / _SOCKET_FILE
-        told.write_text(json.dumps({"socket": str(folder / "api"), "pid": os.getpid()}))
-        stack.callback(told.unlink, missing_ok=True)
+        stack.enter_context(reachable_at(home, socket=str(folder / "api")))
         yield stack.enter_context(_client(folder / "api"))
 
 
@@ -88,10 +85,11 @@ def _controlling(home: Home, *, builds: bool) -> Iterator[FarmClient]:
 def _guest(home: Home) -> Iterator[FarmClient]:
     """Through the process that runs the embedded farm now."""
     try:
-        socket = Path(json.loads((home.path / _SOCKET_FILE).read_text())["socket"])
+        where = json.loads(home.address.read_text())
+        client = FarmClient(where["url"]) if "url" in where else _client(Path(where["socket"]))
     except (OSError, ValueError, KeyError):
         raise FarmUnreachableError(f"The farm in {home.path} is starting or stopping.") from None
-    with _client(socket) as client:
+    with client:
         yield client
 
 

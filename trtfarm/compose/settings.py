@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -28,6 +28,14 @@ class RedisSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr) -> SecretStr:
+        # Celery takes what has no scheme for the name of an AMQP server.
+        if not url.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("a Redis URL starts with redis:// or rediss://")
+        return url
 
 
 class CatalogueSettings(BaseModel):

@@ -120,6 +120,8 @@ class FarmClient:
                     yield job
                     if job.state.terminal:
                         return
+            except errors.FarmUnreachableError:
+                raise  # somebody else answers
             except (httpx.TransportError, errors.UnavailableError) as error:
                 failures += 1
                 if failures >= _TRIES:
@@ -135,12 +137,16 @@ class FarmClient:
                 raise problem(response)
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise stranger(response)
+            data = ""
             for line in response.iter_lines():
                 field, _, value = line.partition(":")
                 if field == "id":
                     last_event = value.strip()
                 elif field == "data":
-                    yield last_event, JobView.model_validate_json(value)
+                    data = value
+                elif not line and data:  # only now is its id known
+                    yield last_event, JobView.model_validate_json(data)
+                    data = ""
 
     def cancel(self, job_id: str) -> JobView:
         return self._view(JobView, "POST", f"/v1/jobs/{job_id}/cancel")

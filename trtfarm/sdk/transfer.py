@@ -48,19 +48,22 @@ def upload_file(request: Request, path: Path, kind: str) -> Digest:
 
 
 def _upload(request: Request, path: Path, announcement: dict[str, Any], on_bytes: OnBytes) -> None:
-    view = parsed(UploadView, request("POST", "/v1/uploads", json=announcement))
+    view: UploadView | None = None
     meter, patience = _Meter(on_bytes), _Patience()
     with path.open("rb") as file:
-        while not view.complete:
+        while view is None or not view.complete:
             try:
-                if patience.failures:
+                if view is None:
+                    view = parsed(UploadView, request("POST", "/v1/uploads", json=announcement))
+                elif patience.failures:
                     view = parsed(UploadView, request("GET", f"/v1/uploads/{view.upload_id}"))
                 meter.at(view.offset)
-                view = _send(request, file, view, meter)
+                if not view.complete:
+                    view = _send(request, file, view, meter)
                 patience.failures = 0
             except (errors.OffsetMismatchError, errors.UploadLockedError, errors.UnavailableError) as error:
                 # Nobody answers; or a piece arrived whose answer did not; or its connection still lingers.
-                patience.failed(view.offset, error)
+                patience.failed(view.offset if view else 0, error)
     meter.at(view.offset)
 
 
@@ -157,11 +160,13 @@ def _receive(http: httpx.Client, url: str, partial: Path, meter: _Meter) -> None
             response.read()
             raise problem(response)
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        have = have if resumed else 0
+        meter.at(have)
         with partial.open("ab" if resumed else "wb") as file:
-            meter.at(file.tell())
-            for chunk in response.iter_raw(_READ_BYTES):
+            for chunk in response.iter_raw():  # as it comes: what waited for more would be lost with the line
                 file.write(chunk)
-                meter.at(file.tell())
+                have += len(chunk)
+                meter.at(have)
 
 
 def _size(path: Path) -> int:

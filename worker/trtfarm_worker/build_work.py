@@ -39,11 +39,8 @@ class BuildWork:
         use = None
         if self._cache is not None and done.timing_cache is not None:
             use = self._cache.publish(done.timing_cache, self._claim.job_id, run)
-        result = BuildResult(
-            plan=self._shop.publish(self._folder / "plan"),
-            io=self._shop.publish(self._folder / "io.json"),
-            log=self._shop.publish(self._log_path),
-            build_seconds=done.build_seconds,
-            timing_cache=use,
+        plan, io, log = self._shop.publish_all(
+            self._folder / "plan", self._folder / "io.json", self._log_path
         )
+        result = BuildResult(plan=plan, io=io, log=log, build_seconds=done.build_seconds, timing_cache=use)
         return lambda leases: leases.finish(self._claim, result)

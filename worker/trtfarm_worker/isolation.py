@@ -21,7 +21,7 @@ from trtfarm_worker.protocol import ChildMessage, ChildRequest, Done, Failed, Pr
 from trtfarm_worker.settings import WorkerSettings
 
 _POLL_SECONDS = 0.1
-_MESSAGE_LIMIT_BYTES = 64 << 20
+_MESSAGE_LIMIT_BYTES = 4 << 20
 _CHILD_MODULE = "trtfarm_worker.tensorrt.child"
 
 

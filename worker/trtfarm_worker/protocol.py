@@ -85,7 +85,7 @@ class CacheReport(Value):
 
 
 class Built(Value):
-    """The files are complete and synced. ``rss_bytes``: the child's peak resident memory so far."""
+    """The files are complete. ``rss_bytes``: the child's peak resident memory so far."""
 
     event: Literal["built"] = "built"
     build_seconds: float

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from trtfarm.contract.leases import RetryPolicy
-from trtfarm.contract.target import RTX
 
 
 class WorkerSettings(BaseModel):
@@ -31,7 +31,7 @@ class WorkerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runtime: str = RTX
+    runtime: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt-rtx"
     gpu: str | None = None
     slots: int = Field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)), ge=1, le=64)
     scratch: Path = Path("/var/tmp/trtfarm")  # noqa: S108 - a default for people to change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +49,11 @@ class Workshop:
             digest = Digest.of_file(file)
         blob = self.store.put_file(path, digest, path.stat().st_size)
         return PublishedBlob(digest=digest, size_bytes=blob.size_bytes, etag=blob.etag)
+
+    def publish_all(self, *paths: Path) -> list[PublishedBlob]:
+        """At the same time: each waits for the disk, or for S3."""
+        with ThreadPoolExecutor(len(paths)) as pool:
+            return list(pool.map(self.publish, paths))
 
     def publish_if_there(self, path: Path) -> PublishedBlob | None:
         return self.publish(path) if path.exists() else None

@@ -147,11 +147,10 @@ class UploadService:
                 ArtifactRepository(connection).add(blob, request.kind)
                 if info is not None:
                     ModelRepository(connection).add(manifest_of(request), info)
+                UploadRepository(connection).complete(upload_id)
         except (InvalidRequestError, ConflictError):
             path.unlink(missing_ok=True)
             raise  # of any other error the bytes are kept: the last, empty PATCH can be sent again
-        with self._farm.database.transaction() as connection:
-            UploadRepository(connection).complete(upload_id)
         path.unlink(missing_ok=True)
         return self._view(upload_id, request, complete=True)
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from trtfarm.contract.v1 import JobEvent as Event
-from trtfarm_db.models import JobEvent
+from trtfarm_db.models import Job, JobEvent
 
-_RECORD = insert(JobEvent)  # made once: SQLAlchemy keeps what it has worked out about a statement
+# Made once: SQLAlchemy keeps what it has worked out about a statement.
+_RECORD = insert(JobEvent)
+_LAST = select(func.max(JobEvent.id)).where(JobEvent.job_id == Job.id).scalar_subquery()
+_PULSE = select(_LAST, Job.progress).where(Job.id == bindparam("id"))
 
 
 def record(connection: Connection, job_id: str, kind: str, **data: Any) -> None:
     connection.execute(_RECORD, {"job_id": job_id, "kind": kind, "data": data})
+
+
+class Pulse(NamedTuple):
+    """What differs as soon as anything has happened to a job."""
+
+    last_event: int | None
+    progress: Any
+
+
+def pulse(connection: Connection, job_id: str) -> Pulse:
+    row = connection.execute(_PULSE, {"id": job_id}).first()
+    return Pulse(*row) if row else Pulse(None, None)
 
 
 def after(connection: Connection, job_id: str, event_id: int) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Connections that break: half-sent requests, and a proxy that cuts its line."""
+"""Connections that break: half-sent requests, and lines that are cut."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def connect(url: str) -> socket.socket:
     assert parts.hostname
     assert parts.port
     return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def line_to(url: str, break_after: int = 0, breaks: int = 0) -> Line:
+    parts = urlsplit(url)
+    return Line(parts.hostname or "", parts.port or 80, break_after, breaks)
 
 
 def reset(connection: socket.socket) -> None:
@@ -41,69 +46,30 @@ def half_sent(url: str, upload_id: str, data: bytes, sent: int, offset: int = 0)
             reset(connection)
 
 
-class CuttingProxy:
-    """Passes bytes on to a server, and resets the connection after ``cut_after`` bytes of its answers.
-
-    ``cuts`` connections are cut, the ones after that are not.
-    """
-
-    def __init__(self, url: str, cut_after: int, cuts: int = 1) -> None:
-        self._url, self._cut_after, self._cuts = url, cut_after, cuts
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.connections = 0
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        workers = []
-        with contextlib.suppress(OSError):
-            while True:
-                down, _ = self._listener.accept()
-                self.connections += 1
-                cut = self._cut_after if self.connections <= self._cuts else None
-                up = connect(self._url)
-                for worker in (
-                    threading.Thread(target=self._pump, args=(down, up, None), daemon=True),
-                    threading.Thread(target=self._pump, args=(up, down, cut), daemon=True),
-                ):
-                    worker.start()
-                    workers.append((worker, down, up))
-        for worker, down, up in workers:
-            for end in (down, up):
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-            worker.join()
-            down.close()
-            up.close()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, cut: int | None) -> None:
-        passed = 0
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                if cut is not None and passed + len(data) >= cut:
-                    sink.sendall(data[: cut - passed])
-                    reset(sink)
-                    return
-                sink.sendall(data)
-                passed += len(data)
-            sink.shutdown(socket.SHUT_WR)
+def pump(source: socket.socket, sink: socket.socket, limit: int | None = None) -> None:
+    """Passes bytes on until one side ends; after ``limit`` bytes both do, in the middle of whatever it is."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16 if limit is None else min(limit, 1 << 16)):
+            sink.sendall(data)
+            if limit is not None:
+                limit -= len(data)
+                if limit == 0:
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
 
 
 class Line:
-    """A line to a server that can be cut and mended; its address stays."""
+    """A line to a server that can be cut and mended; its address stays.
 
-    def __init__(self, host: str, port: int) -> None:
+    The first ``breaks`` connections end after ``break_after`` bytes of answers.
+    """
+
+    def __init__(self, host: str, port: int, break_after: int = 0, breaks: int = 0) -> None:
         self._server = (host, port)
+        self._break_after, self._breaks = break_after, breaks
+        self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -124,8 +90,20 @@ class Line:
                 down, _ = listener.accept()
                 up = socket.create_connection(self._server)
                 self._open += [down, up]
-                self._start(CuttingProxy._pump, down, up, None)
-                self._start(CuttingProxy._pump, up, down, None)
+                self.connections += 1
+                limit = self._break_after if self.connections <= self._breaks else None
+                self._start(pump, down, up)
+                self._start(pump, up, down, limit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
         """Nobody answers at the address any more, and whoever was connected no longer is."""

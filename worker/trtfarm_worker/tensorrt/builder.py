@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,8 +83,8 @@ class EngineBuilder:
         if serialized is None:
             raise BuildRefusedError(diagnostics.build_error(self.log.errors))
         on_progress("writing", None)
-        write_synced(Path(request.plan_path), serialized)
-        write_synced(Path(request.io_path), json.dumps(describe(network, spec), indent=1).encode())
+        Path(request.plan_path).write_bytes(serialized)
+        Path(request.io_path).write_text(json.dumps(describe(network, spec), indent=1))
         report = cache.save(Path(request.timing_cache_out)) if cache and request.timing_cache_out else None
         return seconds, report
 
@@ -160,11 +159,3 @@ def describe(network: Any, spec: BuildSpec) -> dict[str, Any]:
         "target": spec.target.model_dump(mode="json"),
         "layers": network.num_layers,
     }
-
-
-def write_synced(path: Path, data: Any) -> None:
-    """``data``: anything with the buffer protocol."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -14,6 +14,7 @@ from trtfarm.contract.v1 import ErrorView
 
 _LEVELS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "VERBOSE": "V"}
 _LOG_LIMIT_BYTES = 64 * 2**20
+_NODES_TOLD = 100  # the log has them all
 # "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([pass.cpp:337: check] TEXT In f at /src/x.cpp:12)"
 # "2: [optimizer.cpp::computeCosts::37] Error Code 2: Internal Error (TEXT)" is the older form.
 _CALL = re.compile(r"^(?:\d+: )?(?:\[\w+\.\w+::\w+::\d+\] )?(?:\w+(?:::\w+)+: )?(?:Error Code \d+: )?")
@@ -63,8 +64,9 @@ def make_logger(trt: Any, log: Log) -> Any:
 
 
 def parser_error(parser: Any) -> ErrorView:
-    """All the nodes that the ONNX parser refuses, the first one in the message."""
-    nodes, first = [], ""
+    """The nodes that the ONNX parser refuses, the first one in the message."""
+    nodes: list[dict[str, Any]] = []
+    first = ""
     unsupported = False
     deserialize = False
     for index in range(parser.num_errors):
@@ -77,7 +79,7 @@ def parser_error(parser: Any) -> ErrorView:
         unsupported |= code.startswith("UNSUPPORTED") or "lugin not found" in text or "No importer" in text
         operator = error.node_operator() if hasattr(error, "node_operator") else ""
         name = error.node_name() if hasattr(error, "node_name") else ""
-        if operator or name:
+        if (operator or name) and len(nodes) < _NODES_TOLD:
             nodes.append({"operator": operator, "node": name, "index": error.node(), "message": text})
     if nodes and unsupported:
         node = nodes[0]

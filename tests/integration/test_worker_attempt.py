@@ -1,0 +1,171 @@
+"""Attempts from claim to effect, on a real database and a real store, with a child that misbehaves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import values
+from tests.integration.farm import AT_ONCE, WORKER, Farm
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.jobs import JobState
+from trtfarm.contract.leases import Claim
+from trtfarm.contract.models import ModelManifest
+from trtfarm.store import ArtifactStore, StoreSettings
+from trtfarm_worker.attempt import Attempt, Workshop
+from trtfarm_worker.isolation import TensorRTChild
+from trtfarm_worker.model_cache import ModelCache
+from trtfarm_worker.settings import WorkerSettings
+
+MODULE = "tests.unit.fake_tensorrt_child"
+SECONDS = 20
+
+
+class Shop:
+    """One slot of a worker. What its child does is written in the model."""
+
+    def __init__(self, farm: Farm, folder: Path) -> None:
+        self.farm = farm
+        self.stopping = threading.Event()
+        self.store = ArtifactStore.open(StoreSettings(url=(folder / "artifacts").as_uri()))
+        self.folder = folder / "attempts"
+        settings = WorkerSettings.model_validate(
+            {"scratch": folder, "heartbeat_seconds": 0.05, "child_start_seconds": 20, "retry": AT_ONCE}
+        )
+        self.child = TensorRTChild(settings, MODULE)
+        self.workshop = Workshop(
+            worker_id=WORKER,
+            folder=self.folder,
+            settings=settings,
+            database=farm.database,
+            store=self.store,
+            models=ModelCache(folder / "models", self.store, 10**9),
+            stopping=self.stopping.is_set,
+        )
+
+    def claim(self, behaviour: str, timeout_seconds: float = 60) -> Claim:
+        digest, _ = self.store.put_bytes(behaviour.encode())
+        manifest = ModelManifest(onnx=digest, onnx_size_bytes=len(behaviour))
+        with self.farm.models() as models:
+            models.add(manifest, values.INFO)
+        assert self.farm.create(values.spec(model=digest)) is not None
+        return self.farm.claimed().model_copy(update={"timeout_seconds": timeout_seconds})
+
+    def run(self, claim: Claim) -> None:
+        Attempt(self.workshop, claim, self.child).run()
+        assert not list(self.folder.iterdir())
+
+    @contextmanager
+    def running(self, claim: Claim) -> Iterator[None]:
+        """The attempt goes on while the block runs, and has ended after it."""
+        thread = threading.Thread(target=self.run, args=(claim,))
+        thread.start()
+        yield
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def shop(farm: Farm, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(farm, tmp_path)
+    yield shop
+    shop.child.kill()
+
+
+def code_of(shop: Shop, claim: Claim) -> str:
+    """Of the last attempt's error."""
+    error = (shop.farm.job(claim.job_id).attempts or ())[-1].error
+    assert error is not None
+    return error.code
+
+
+def test_a_build_gives_a_plan_its_description_and_its_log(shop: Shop) -> None:
+    claim = shop.claim("build")
+    shop.run(claim)
+    (plan,) = shop.farm.all_plans()
+    assert plan.digest == Digest.of_bytes(b"plan")
+    assert shop.store.read(plan.digest) == b"plan"
+    assert plan.io is not None
+    assert shop.store.read(plan.io) == b"{}"
+    assert plan.log is not None
+    assert shop.farm.job(claim.job_id).build_seconds == 0.1
+
+
+@pytest.mark.parametrize("behaviour", ["die SIGSEGV", "leave", "garbage", "orphan"])
+def test_a_crash_is_tried_once_more(shop: Shop, behaviour: str) -> None:
+    claim = shop.claim(behaviour)
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.QUEUED
+    assert code_of(shop, claim) == "BUILD_CRASHED"
+    shop.run(shop.farm.claimed())
+    assert shop.farm.state(claim.job_id) is JobState.FAILED
+    assert shop.farm.attempts(claim.job_id) == [(1, "crashed"), (2, "crashed")]
+
+
+def test_a_refusal_is_final(shop: Shop) -> None:
+    claim = shop.claim("refuse")
+    shop.run(claim)
+    job = shop.farm.job(claim.job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "BUILD_FAILED"
+
+
+def test_a_child_that_does_not_start_is_not_the_jobs_fault(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = shop.claim("build")
+    monkeypatch.setenv("FAKE_CHILD_START", "refuse")
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.QUEUED
+    assert code_of(shop, claim) == "CONFIGURATION"
+    monkeypatch.delenv("FAKE_CHILD_START")
+    shop.run(shop.farm.claimed())
+    assert shop.farm.state(claim.job_id) is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "flood"])
+def test_a_timeout(shop: Shop, behaviour: str) -> None:
+    claim = shop.claim(behaviour, timeout_seconds=0.5)
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.FAILED
+    assert code_of(shop, claim) == "BUILD_TIMEOUT"
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "flood"])
+def test_a_cancelled_job_ends(shop: Shop, behaviour: str) -> None:
+    claim = shop.claim(behaviour)
+    with shop.running(claim):
+        shop.farm.cancel(claim.job_id)
+    assert shop.farm.state(claim.job_id) is JobState.CANCELLED
+    assert shop.farm.attempts(claim.job_id) == [(1, "cancelled")]
+
+
+def test_a_worker_that_stops_gives_the_job_back(shop: Shop) -> None:
+    claim = shop.claim("hang")
+    with shop.running(claim):
+        shop.stopping.set()
+    assert shop.farm.state(claim.job_id) is JobState.QUEUED
+    assert shop.farm.attempts(claim.job_id) == [(1, "released")]
+
+
+def test_a_superseded_attempt_changes_nothing(shop: Shop) -> None:
+    claim = shop.claim("hang")
+    shop.farm.lose(claim)
+    other = shop.farm.claimed("worker-2")
+    shop.run(claim)
+    assert shop.farm.attempts(claim.job_id) == [(1, "lost"), (2, None)]
+    shop.farm.finish(other)
+    assert shop.farm.state(claim.job_id) is JobState.SUCCEEDED
+
+
+def test_a_lost_model_is_told(shop: Shop) -> None:
+    claim = shop.claim("build")
+    shop.store.delete(claim.spec.model)
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.FAILED
+    assert code_of(shop, claim) == "MODEL_LOST"
