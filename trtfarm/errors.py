@@ -227,6 +227,12 @@ class StaleFenceError(ConflictError):
     code = "STALE_FENCE"
 
 
+class GpuBusyError(ConflictError):
+    """Another attempt is running on this GPU."""
+
+    code = "GPU_BUSY"
+
+
 # --- uploads and blobs ------------------------------------------------------------------------------
 
 

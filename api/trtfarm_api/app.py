@@ -13,7 +13,7 @@ from trtfarm_api.auth import KeyCache
 from trtfarm_api.dispatcher import Dispatcher
 from trtfarm_api.farm import Farm
 from trtfarm_api.middleware import BodyLimit, PlainAddress, RequestTimes
-from trtfarm_api.routes import fleet, health, jobs, models, plans, uploads
+from trtfarm_api.routes import fleet, gpu, health, jobs, models, plans, uploads
 from trtfarm_api.services.submissions import SubmissionService
 from trtfarm_api.services.uploads import UploadService
 
@@ -40,7 +40,7 @@ def create_app(farm: Farm) -> FastAPI:
     app.state.keys = KeyCache(farm.database)
     app.state.submissions = SubmissionService(farm)
     app.state.uploads = UploadService(farm)
-    for module in (uploads, models, jobs, plans, fleet, health):
+    for module in (uploads, models, jobs, plans, gpu, fleet, health):
         app.include_router(module.router)
     errors.install(app)
     app.add_middleware(BodyLimit)

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import AfterValidator
 
+from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.v1 import JobView, PlanView
 from trtfarm.errors import InvalidCursorError
 
@@ -28,6 +29,6 @@ Cursor = Annotated[str | None, AfterValidator(_check), Query(description="`next`
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-def next_cursor(rows: Sequence[JobView | PlanView], limit: int) -> str | None:
+def next_cursor(rows: Sequence[JobView | PlanView | BenchmarkView], limit: int) -> str | None:
     """Of rows that were read one beyond the page."""
     return rows[limit - 1].job_id if len(rows) > limit else None

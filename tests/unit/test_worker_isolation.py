@@ -61,7 +61,7 @@ class Bench:
             io_path=str(self.folder / "io"),
             log_path=str(self.folder / "log"),
         )
-        return child.build(request, interruption, self.progress.append)
+        return child.run(request, interruption, self.progress.append)
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ import typer
 from pydantic import ValidationError
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from trtfarm.cli.benchmark import measure, print_benchmark
 from trtfarm.cli.follow import Follower
 from trtfarm.cli.output import print_json, print_table, size, stderr
 from trtfarm.cli.run import Exit, exits, with_farm
 from trtfarm.cli.trtexec_command import META_KEY
 from trtfarm.compose.session import Session
+from trtfarm.contract.benchmark import BenchmarkOptions
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
@@ -46,6 +48,9 @@ def build(
         bool, typer.Option("--wait-for-worker", help="Accept a target that no worker serves yet.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit and return at once.")] = False,
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Measure every plan on its GPU once it is built.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Builds plans of a model, or fetches those that are built already."""
@@ -54,7 +59,7 @@ def build(
         destination = _destination(options, output)
         targets = [_valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
 
-        def command(farm: Session) -> list[tuple[SubmissionView, JobView]]:
+        def command(farm: Session) -> list[JobView]:
             digest = upload(farm, model, quiet=as_json)
             requests = [
                 _valid(
@@ -75,16 +80,22 @@ def build(
                 jobs = _follow(farm, list(jobs.values()), quiet=as_json)
             ended = [(each, jobs[each.job.job_id]) for each in submissions]
             paths = [_save(farm, job, destination, model, many=len(ended) > 1) for _, job in ended]
+            measured = [_measure(farm, job, quiet=as_json) for _, job in ended] if benchmark else []
             if as_json:
-                print_json(
-                    {"jobs": [_document(*pair, path) for pair, path in zip(ended, paths, strict=True)]}
-                )
+                documents = [_document(*pair, path) for pair, path in zip(ended, paths, strict=True)]
+                for document, each in zip(documents, measured, strict=False):
+                    document["benchmark"] = each and each.model_dump(mode="json", exclude_none=True)
+                print_json({"jobs": documents})
             else:
                 _print(ended, paths)
-            return ended
+                for each in measured:
+                    if each is not None and each.benchmark is not None:
+                        print_benchmark(each.benchmark)
+            failed = [each for each in measured if each is not None and each.state is not JobState.SUCCEEDED]
+            return [*(job for _, job in ended), *failed]
 
         ended = with_farm(command, builds=not detach)
-    if any(job.state in {JobState.FAILED, JobState.CANCELLED} for _, job in ended):
+    if any(job.state in {JobState.FAILED, JobState.CANCELLED} for job in ended):
         raise typer.Exit(Exit.JOB_FAILED)
 
 
@@ -120,6 +131,12 @@ def _follow(farm: Session, jobs: list[JobView], *, quiet: bool) -> dict[str, Job
         for job in jobs:
             stderr.print(f"  trtfarm job watch {job.job_id}", markup=False)
         raise
+
+
+def _measure(farm: Session, job: JobView, *, quiet: bool) -> JobView | None:
+    if job.plan is None:
+        return None
+    return measure(farm, job.plan.digest, None, BenchmarkOptions(), quiet=quiet)
 
 
 def _destination(options: TrtexecOptions, output: Path | None) -> Path | None:

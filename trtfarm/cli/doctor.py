@@ -14,7 +14,7 @@ import typer
 
 from trtfarm import __version__
 from trtfarm.cli.exit_codes import Exit
-from trtfarm.cli.output import print_json, stderr
+from trtfarm.cli.output import print_json, size, stderr
 from trtfarm.errors import TrtFarmError
 
 _SERVER_PACKAGES = ("celery", "fastapi", "sqlalchemy", "obstore")
@@ -54,7 +54,7 @@ def _checks() -> Iterator[Check]:
     text = f"missing: {', '.join(missing)}" if missing else "installed"
     yield Check("server parts", not missing, text, advice, needed=not remote)
     yield from _runtimes()
-    yield _driver()
+    yield from _driver()
     if remote or not missing:
         yield _farm(remote)
 
@@ -68,13 +68,27 @@ def _runtimes() -> Iterator[Check]:
     )
 
 
-def _driver() -> Check:
+def _driver() -> Iterator[Check]:
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         advice = "Only needed to build and measure on this machine's own GPU."
-        return Check("CUDA driver", False, "not found", advice)
-    return Check("CUDA driver", True, "found")
+        yield Check("CUDA driver", False, "not found", advice)
+        return
+    yield Check("CUDA driver", True, "found")
+    from trtfarm.compose.machine import gpus
+
+    try:
+        found = gpus()
+    except TrtFarmError as error:
+        yield Check("GPU", False, error.message, error.hint or "")
+        return
+    for index, device in enumerate(found):
+        text = (
+            f"{index}: {device.name} ({device.gpu}), compute capability {device.compute_capability}, "
+            f"{size(device.memory_bytes)}, driver {device.driver}, CUDA {device.cuda}, {device.uuid}"
+        )
+        yield Check("GPU", True, text)
 
 
 def _farm(remote: str | None) -> Check:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trtfarm import __version__
-from trtfarm.cli import build, demo, doctor, fleet, jobs, operate, plans
+from trtfarm.cli import benchmark, build, caches, demo, doctor, fleet, jobs, operate, plans
 from trtfarm.cli.exit_codes import Exit
 from trtfarm.cli.output import print_error
 from trtfarm.cli.trtexec_command import TrtexecCommand
@@ -45,8 +45,12 @@ def _root(
 
 app.command(epilog="Example: trtfarm demo")(demo.demo)
 app.command(cls=TrtexecCommand, epilog=build.EPILOG)(build.build)
+app.command(epilog="Example: trtfarm benchmark sha256:2f0c… --gpu h200 --shapes=input:8x3x224x224")(
+    benchmark.benchmark
+)
 app.add_typer(jobs.app, name="job")
 app.add_typer(plans.app, name="plan")
+app.add_typer(caches.app, name="cache")
 app.command(epilog="Example: trtfarm fleet")(fleet.fleet)
 app.command(epilog="Example: trtfarm serve --config configs/api.toml")(operate.serve)
 app.command(epilog="Example: trtfarm worker --config configs/worker.toml")(operate.worker)

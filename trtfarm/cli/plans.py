@@ -9,17 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
+from trtfarm.cli.benchmark import print_benchmark
+from trtfarm.cli.digests import find_digest
 from trtfarm.cli.output import print_fields, print_json, print_table, size, stderr
 from trtfarm.cli.run import exits, with_farm
 from trtfarm.compose.session import Session
-from trtfarm.contract.digest import Digest
+from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.v1 import PlanView
-from trtfarm.errors import InvalidDigestError, NotFoundError
 
 app = typer.Typer(help="Plans: list, show, pull.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Name = Annotated[str, typer.Argument(help="The plan's digest; its first digits do.")]
-_SHORTEST = 6
 
 
 @app.command("list", epilog="Example: trtfarm plan list --gpu cc-8.9")
@@ -33,18 +33,24 @@ def list_plans(
 ) -> None:
     """Lists plans, newest first."""
     with exits(as_json=as_json):
-        page = with_farm(
-            lambda farm: farm.client.plans(model=model, gpu=gpu, runtime=runtime, limit=limit, cursor=cursor)
+        filters = {"model": model, "gpu": gpu, "runtime": runtime}
+        page, measured = with_farm(
+            lambda farm: (
+                farm.client.plans(limit=limit, cursor=cursor, **filters),
+                farm.client.benchmarks(limit=500, **filters).benchmarks,
+            )
         )
         if as_json:
             print_json(page.model_dump(mode="json"))
             return
+        newest = {each.plan: each for each in reversed(measured)}
         rows = [
             (plan.digest, plan.target.gpu, plan.target.runtime, size(plan.size_bytes),
-             f"{plan.build_seconds:.1f}", f"{plan.created_at:%Y-%m-%d %H:%M}", plan.model.short)
+             f"{plan.build_seconds:.1f}", f"{plan.created_at:%Y-%m-%d %H:%M}", plan.model.short,
+             _speed(newest.get(plan.digest)))
             for plan in page.plans
         ]  # fmt: skip
-        columns = ("plan", "gpu", "runtime", "size", "seconds", "built", "model")
+        columns = ("plan", "gpu", "runtime", "size", "seconds", "built", "model", "measured")
         print_table(columns, rows, empty="No plans.")
         if page.next:
             stderr.print(f"More: trtfarm plan list --cursor {page.next}", markup=False)
@@ -54,9 +60,10 @@ def list_plans(
 def show(plan: Name, as_json: Json = False) -> None:
     """Shows what a plan was built from and for, and its inputs and outputs."""
     with exits(as_json=as_json):
-        view, tensors = with_farm(lambda farm: _read(farm, plan))
+        view, tensors, benchmarks = with_farm(lambda farm: _read(farm, plan))
         if as_json:
-            print_json({**view.model_dump(mode="json"), "tensors": tensors})
+            measured = [each.model_dump(mode="json") for each in benchmarks]
+            print_json({**view.model_dump(mode="json"), "tensors": tensors, "benchmarks": measured})
             return
         print_fields(
             {
@@ -69,9 +76,12 @@ def show(plan: Name, as_json: Json = False) -> None:
                 "config": view.config.canonical() or "TensorRT's defaults",
                 "built": f"{view.created_at:%Y-%m-%d %H:%M:%S} UTC in {view.build_seconds:.2f} s",
                 "job": view.job_id,
+                "timing cache": _cache(view),
                 **{f"{kind[:-1]} {each['name']}": _tensor(each) for kind, each in _tensors(tensors)},
             }
         )
+        for each in benchmarks:
+            print_benchmark(each)
 
 
 @app.command(epilog="Example: trtfarm plan pull sha256:2f0c… -o model.plan")
@@ -86,7 +96,7 @@ def pull(
     with exits(as_json=as_json):
 
         def command(farm: Session) -> tuple[PlanView, Path]:
-            view = farm.client.plan(_digest(farm, plan))
+            view = farm.client.plan(find_digest(farm, plan))
             name = f"{view.model.short}.{view.target.gpu}.{view.target.runtime}.plan"
             path = output / name if output and output.is_dir() else output or Path(name)
             columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -102,25 +112,19 @@ def pull(
             stderr.print(f"{path}  {size(view.size_bytes)}  {view.digest} verified", markup=False)
 
 
-def _digest(farm: Session, name: str) -> Digest:
-    """A digest in full or by its first digits."""
-    try:
-        return Digest(name)
-    except InvalidDigestError:
-        prefix = name.removeprefix("sha256:").lower()
-        if len(prefix) < _SHORTEST:
-            raise
-    plans = farm.client.plans(limit=500).plans
-    found = {plan.digest for plan in plans if plan.digest.hex.startswith(prefix)}
-    if len(found) != 1:
-        many = f"{len(found)} plans start with {name}." if found else f"No recent plan starts with {name}."
-        raise NotFoundError(many, hint="Give the whole digest; trtfarm plan list shows them.")
-    return found.pop()
+def _read(farm: Session, name: str) -> tuple[PlanView, dict[str, Any], tuple[BenchmarkView, ...]]:
+    view = farm.client.plan(find_digest(farm, name))
+    tensors = json.loads(farm.client.artifact(view.io)) if view.io else {}
+    return view, tensors, farm.client.benchmarks(plan=view.digest, limit=5).benchmarks
 
 
-def _read(farm: Session, name: str) -> tuple[PlanView, dict[str, Any]]:
-    view = farm.client.plan(_digest(farm, name))
-    return view, json.loads(farm.client.artifact(view.io)) if view.io else {}
+def _cache(view: PlanView) -> str | None:
+    use = view.timing_cache
+    if use is None:
+        return None
+    start = f"from revision {use.revision}" if use.attached else "cold"
+    known = f", {use.entries_before} to {use.entries_after} entries" if use.entries_after is not None else ""
+    return f"{start}, {size(use.bytes_before)} to {size(use.bytes_after)}{known}"
 
 
 def _tensors(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -129,3 +133,10 @@ def _tensors(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _tensor(each: dict[str, Any]) -> str:
     return f"{each['dtype']} {'x'.join('?' if dim < 0 else str(dim) for dim in each['shape'])}"
+
+
+def _speed(benchmark: BenchmarkView | None) -> str:
+    if benchmark is None:
+        return ""
+    measured = benchmark.measurement
+    return f"{measured.gpu_compute.mean:.3f} ms, {measured.throughput_qps:.0f} qps"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import importlib.util
 import json
 import os
 import tempfile
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtfarm.contract.target import ENTERPRISE, RTX
 from trtfarm.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,7 +81,7 @@ def reachable_at(home: Home, **where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[tuple[Farm, Agent]]:
+def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[tuple[Farm, Crew]]:
     """The parts, without a worker started and without a port. Call it as the controller."""
     from trtfarm.compose.parts import farm
     from trtfarm.ring import LocalBell
@@ -99,12 +102,56 @@ def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[
         store = ArtifactStore.open(StoreSettings(url=home.artifacts.resolve().as_uri()))
         bell = LocalBell()
         parts = stack.enter_context(farm(server, database, store, bell))
-        worker = WorkerSettings(
-            scratch=home.path / "scratch", lease_seconds=10, heartbeat_seconds=1, idle_poll_seconds=2
-        )
-        agent = Agent(settings=worker, database=database, store=store, bell=bell)
-        bell.listen(agent.wake)
-        yield parts, agent
+        agents = []
+        for runtime in runtimes_here():
+            settings = WorkerSettings(
+                runtime=runtime,
+                gpu=os.environ.get("TRTFARM_WORKER_GPU"),
+                scratch=home.path / "scratch",
+                lease_seconds=10,
+                heartbeat_seconds=1,
+                idle_poll_seconds=2,
+            )
+            agents.append(Agent(settings=settings, database=database, store=store, bell=bell))
+            bell.listen(agents[-1].wake)
+        yield parts, Crew(tuple(agents))
+
+
+def runtimes_here() -> list[str]:
+    """Flavours of TensorRT that this machine can build with: RTX needs no GPU, the other one does."""
+    found = [RTX] if importlib.util.find_spec("tensorrt_rtx") else []
+    if importlib.util.find_spec("tensorrt") and _has_driver():
+        found.append(ENTERPRISE)
+    return found
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The workers of an embedded farm: one for each TensorRT that works here."""
+
+    agents: tuple[Agent, ...]
+
+    def start(self) -> None:
+        """Raises ConfigurationError if TensorRT cannot be loaded, or there is none."""
+        if not self.agents:
+            raise ConfigurationError(
+                "There is no TensorRT on this machine.",
+                hint="pip install 'trtfarm[rtx]' builds without a GPU, 'trtfarm[gpu]' on one.",
+            )
+        for agent in self.agents:
+            agent.start()
+
+    def stop(self) -> None:
+        for agent in self.agents:
+            agent.stop()
 
 
 @contextlib.contextmanager

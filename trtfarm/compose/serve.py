@@ -35,13 +35,13 @@ def serve_embedded(settings: ApiSettings) -> None:
     _let_sigterm_unwind()
     home = Home.default()
     host = f"[{server.host}]" if ":" in server.host else server.host
-    with controller(home), embedded_farm(home, server) as (farm, agent):
+    with controller(home), embedded_farm(home, server) as (farm, crew):
         try:
-            agent.start()
+            crew.start()
             with reachable_at(home, url=f"http://{host}:{server.port}"):
                 _serve(farm)
         finally:
-            agent.stop()
+            crew.stop()
 
 
 def _serve(farm: Farm) -> None:

@@ -71,11 +71,11 @@ def _controlling(home: Home, *, builds: bool) -> Iterator[FarmClient]:
     from trtfarm_api.serving import serving
 
     with contextlib.ExitStack() as stack:
-        farm, agent = stack.enter_context(embedded_farm(home))
+        farm, crew = stack.enter_context(embedded_farm(home))
         folder = stack.enter_context(socket_folder())
         if builds:
-            stack.callback(agent.stop)
-            agent.start()
+            stack.callback(crew.stop)
+            crew.start()
         stack.enter_context(serving(farm, folder / "api"))
         stack.enter_context(reachable_at(home, socket=str(folder / "api")))
         yield stack.enter_context(_client(folder / "api"))

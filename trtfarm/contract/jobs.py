@@ -7,6 +7,7 @@ from enum import StrEnum
 
 class JobKind(StrEnum):
     BUILD = "build"
+    BENCHMARK = "benchmark"
 
 
 class JobState(StrEnum):
@@ -61,6 +62,8 @@ class ArtifactKind(StrEnum):
     PLAN = "plan"
     LOG = "log"
     IO = "io"
+    TIMING_CACHE = "timing_cache"
+    BENCHMARK = "benchmark"
 
 
 class Scope(StrEnum):

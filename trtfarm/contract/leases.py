@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeInt
 
+from trtfarm.contract.benchmark import BenchmarkOptions, Measurement
+from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import Outcome
+from trtfarm.contract.jobs import JobKind, Outcome
 from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.timing_cache import TimingCacheUse
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.contract.value import Value
 
@@ -22,13 +25,26 @@ class RetryPolicy(Value):
     backoff_seconds: float = Field(default=2.0, ge=0)
 
 
+class BenchmarkWork(Value):
+    """What a benchmark job measures."""
+
+    plan: Digest
+    plan_size_bytes: int
+    options: BenchmarkOptions
+
+
 class Claim(Value):
-    """The right to execute one attempt, until the lease runs out or the fence moves on."""
+    """The right to execute one attempt, until the lease runs out or the fence moves on.
+
+    ``spec``: of the build; of a benchmark job, what its plan was built from.
+    """
 
     job_id: str
+    kind: JobKind = JobKind.BUILD
     fence: int
     attempt: int
     spec: BuildSpec
+    benchmark: BenchmarkWork | None = None
     timeout_seconds: float
 
 
@@ -49,10 +65,20 @@ class BuildResult(Value):
     io: PublishedBlob | None
     log: PublishedBlob | None
     build_seconds: float
+    timing_cache: TimingCacheUse | None = None
+
+
+class BenchmarkResult(Value):
+    measurement: Measurement
+    device: Device
+    log: PublishedBlob | None
+    times: PublishedBlob | None
+    layer_profile: PublishedBlob | None
+    layer_information: PublishedBlob | None
 
 
 class AttemptFailure(Value):
-    """An attempt that gave no plan.
+    """An attempt that gave no result.
 
     Attributes:
         retryable: the cause lies outside the job (a lost worker, a full disk, a crash).
@@ -65,7 +91,10 @@ class AttemptFailure(Value):
 
 
 class WorkerInfo(Value):
-    """What a worker says of itself when it starts. ``gpus``: products or ``cc-8.9`` that it builds for."""
+    """What a worker says of itself when it starts.
+
+    ``gpus``: products or ``cc-8.9`` that it builds for. ``device``: the GPU it sits on, if it holds one.
+    """
 
     worker_id: str
     hostname: str
@@ -73,3 +102,4 @@ class WorkerInfo(Value):
     platform: str
     gpus: tuple[str, ...]
     slots: int
+    device: Device | None = None

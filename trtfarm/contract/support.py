@@ -89,12 +89,13 @@ _ENTERPRISE_VALUES: dict[tuple[str, str], _Limit] = {
         for name in ("FASTER_DYNAMIC_SHAPES_0805", "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805")
     },
     ("preview_features", "PROFILE_SHARING_0806"): _Limit(
-        until=(10,), alternative="Leave it out: it is how TensorRT works."
+        until=(11,), alternative="Leave it out: it is how TensorRT works."
     ),
     ("preview_features", "ALIASED_PLUGIN_IO_10_03"): _Limit((10, 3)),
     ("preview_features", "RUNTIME_ACTIVATION_RESIZE_10_10"): _Limit((10, 10)),
     ("preview_features", "MULTIDEVICE_RUNTIME_10_16"): _Limit((10, 16), (11,), "Leave it out."),
 }
+_TYPES = {"bf16": _Limit((9, 1)), "int64": _Limit((9, 1)), "int4": _Limit((10, 1))}
 _RTX_PREVIEWS = ("ALIASED_PLUGIN_IO_10_03", "RUNTIME_ACTIVATION_RESIZE_10_10")
 _RTX_POOLS = ("workspace", "tactic_shared_memory")
 
@@ -170,6 +171,7 @@ def _versions(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsuppo
     for (field, value), limit in _ENTERPRISE_VALUES.items():
         if value == asked.get(field) or (isinstance(asked.get(field), dict) and value in asked[field]):
             found.append((f"{spelling_of(field)} of {value}", limit))
+    found += [(f"{option} of {name}", _TYPES[name]) for option, name in _types(asked) if name in _TYPES]
     for option, limit in found if runtime.version else ():
         if runtime.version_numbers < limit.since:
             since = ".".join(map(str, limit.since))
@@ -181,6 +183,16 @@ def _versions(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsuppo
             yield _refusal(
                 option, f"was removed in TensorRT {until}; it cannot be used", runtime, limit.alternative
             )
+
+
+def _types(asked: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Option and data type, wherever one is named."""
+    for field in ("input_io_formats", "output_io_formats"):
+        yield from ((spelling_of(field), text.partition(":")[0]) for text in asked.get(field, ()))
+    for name in asked.get("layer_precisions", {}).values():
+        yield spelling_of("layer_precisions"), name
+    for names in asked.get("layer_output_types", {}).values():
+        yield from ((spelling_of("layer_output_types"), name) for name in names)
 
 
 def _enterprise(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsupportedError]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
+from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt, model_validator
 
+from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView
 from trtfarm.contract.builder_config import BuilderConfig
+from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Disposition, JobKind, JobState, Outcome, Scope
 from trtfarm.contract.models import ExternalFile
 from trtfarm.contract.profiles import OptimizationProfile, TensorInfo
 from trtfarm.contract.target import Target
+from trtfarm.contract.timing_cache import TimingCacheUse, TimingCacheView
 from trtfarm.contract.value import Value
+from trtfarm.errors import InvalidRequestError
 
 MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 DEFAULT_TIMEOUT_SECONDS = 4 * 3600
@@ -35,7 +39,7 @@ class UploadRequest(Value):
 
     digest: Digest
     size_bytes: PositiveInt
-    kind: Annotated[str, Field(pattern="^(model|external_data)$")] = "model"
+    kind: Annotated[str, Field(pattern="^(model|external_data|timing_cache)$")] = "model"
     external_data: tuple[ExternalFile, ...] = ()
 
 
@@ -71,14 +75,34 @@ class TargetRequest(Value):
 
 
 class JobRequest(Value):
+    """A build of ``model``, or with ``kind`` benchmark, a measurement of ``plan``.
+
+    A benchmark runs on a GPU: ``target.gpu`` is a product, by default the one the plan was built for.
+    """
+
     kind: JobKind = JobKind.BUILD
-    model: Digest
-    target: TargetRequest
+    model: Digest | None = None
+    plan: Digest | None = None
+    benchmark: BenchmarkOptions | None = None
+    target: TargetRequest | None = None
     config: BuilderConfig = Field(default_factory=BuilderConfig)
     profiles: tuple[OptimizationProfile, ...] = ()
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
     wait_for_worker: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        build = self.kind is JobKind.BUILD
+        needed = (self.model, self.target) if build else (self.plan,)
+        superfluous = (self.plan, self.benchmark) if build else (self.model,)
+        if None in needed or any(each is not None for each in superfluous):
+            raise InvalidRequestError(
+                "A build takes model and target."
+                if build
+                else "A benchmark takes plan, benchmark and target."
+            )
+        return self
 
 
 class ErrorView(Value):
@@ -102,6 +126,7 @@ class PlanView(Value):
     profiles: tuple[OptimizationProfile, ...]
     io: Digest | None
     log: Digest | None
+    timing_cache: TimingCacheUse | None = None
     created_at: AwareDatetime
 
 
@@ -142,6 +167,7 @@ class JobView(Value):
     finished_at: AwareDatetime | None
     build_seconds: float | None
     plan: PlanView | None
+    benchmark: BenchmarkView | None = None
     error: ErrorView | None
     queue_position: int | None = None
     attempts: tuple[AttemptView, ...] | None = None
@@ -171,6 +197,7 @@ class WorkerView(Value):
     platform: str
     gpus: tuple[str, ...]
     slots: int
+    device: Device | None = None
     running: int
     alive: bool
     draining: bool
@@ -206,6 +233,22 @@ class Page(Value):
 
 class JobPage(Page):
     jobs: tuple[JobView, ...]
+
+
+class BenchmarkPage(Page):
+    benchmarks: tuple[BenchmarkView, ...]
+
+
+class TimingCacheImport(Value):
+    """An uploaded timing cache, for the GPUs of one kind; ``runtime`` as for a target."""
+
+    digest: Digest
+    gpu: Annotated[str, Field(min_length=1, max_length=80)]
+    runtime: Annotated[str, Field(max_length=80)] | None = None
+
+
+class TimingCacheList(Value):
+    timing_caches: tuple[TimingCacheView, ...]
 
 
 class PlanPage(Page):

@@ -15,7 +15,9 @@ from trtfarm import __version__, errors
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.models import ModelManifest
+from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.v1 import (
+    BenchmarkPage,
     FleetView,
     JobPage,
     JobRequest,
@@ -24,6 +26,8 @@ from trtfarm.contract.v1 import (
     PlanPage,
     PlanView,
     SubmissionView,
+    TimingCacheImport,
+    TimingCacheList,
 )
 from trtfarm.sdk import transfer
 from trtfarm.sdk.answers import View, parsed, problem, stranger
@@ -178,6 +182,36 @@ class FarmClient:
         if Digest.of_bytes(data) != digest:
             raise errors.BlobCorruptError(f"Other bytes than {digest} arrived.")
         return data
+
+    # --- what GPUs teach ---
+
+    def benchmarks(self, *, limit: int = 50, **filters: str | None) -> BenchmarkPage:
+        """Newest first. ``filters``: plan, model, gpu, runtime, cursor."""
+        params = {"limit": limit, **_given(filters)}
+        return self._view(BenchmarkPage, "GET", "/v1/benchmarks", params=params)
+
+    def timing_caches(self, key: str | None = None) -> tuple[TimingCacheView, ...]:
+        """The newest revision of each, or every revision of one."""
+        url = f"/v1/timing-caches/{key}" if key else "/v1/timing-caches"
+        return self._view(TimingCacheList, "GET", url).timing_caches
+
+    def timing_cache(self, key: str, revision: int | None = None) -> bytes:
+        """A revision's bytes, by default the newest's; verified."""
+        params = {"revision": revision} if revision else {}
+        response = self.request("GET", f"/v1/timing-caches/{key}/content", params=params)
+        if f'"{Digest.of_bytes(response.content).hex}"' != response.headers["ETag"]:
+            raise errors.BlobCorruptError("Other bytes arrived than the farm sent.")
+        return response.content
+
+    def import_timing_cache(self, path: Path, gpu: str, runtime: str | None = None) -> TimingCacheView:
+        """Publishes a file as the newest revision; needs a key with scope admin."""
+        digest = transfer.upload_file(self.request, path, "timing_cache")
+        body = TimingCacheImport(digest=digest, gpu=gpu, runtime=runtime).model_dump(mode="json")
+        return self._view(TimingCacheView, "POST", "/v1/timing-caches", json=body)
+
+    def roll_back_timing_cache(self, key: str, revision: int) -> TimingCacheView:
+        url = f"/v1/timing-caches/{key}/rollback"
+        return self._view(TimingCacheView, "POST", url, params={"revision": revision})
 
     def fleet(self) -> FleetView:
         return self._view(FleetView, "GET", "/v1/fleet")

@@ -38,6 +38,15 @@ def upload_model(request: Request, path: Path, manifest: ModelManifest, on_bytes
     _upload(request, path, body, on_bytes)
 
 
+def upload_file(request: Request, path: Path, kind: str) -> Digest:
+    """One file by itself."""
+    with path.open("rb") as file:
+        digest = Digest.of_file(file)
+    body = {"digest": digest, "size_bytes": path.stat().st_size, "kind": kind}
+    _upload(request, path, body, lambda _: None)
+    return digest
+
+
 def _upload(request: Request, path: Path, announcement: dict[str, Any], on_bytes: OnBytes) -> None:
     view: UploadView | None = None
     meter, patience = _Meter(on_bytes), _Patience()

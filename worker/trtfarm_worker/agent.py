@@ -12,20 +12,24 @@ from collections.abc import Sequence
 
 from uuid_utils import uuid7
 
+from trtfarm.contract.device import Device
 from trtfarm.contract.leases import Claim, WorkerInfo
-from trtfarm.contract.target import DEFAULT_PLATFORM, queue_name
-from trtfarm.errors import ConfigurationError, DatabaseUnavailableError
+from trtfarm.contract.target import DEFAULT_PLATFORM, RTX, queue_name
+from trtfarm.errors import ConfigurationError, DatabaseUnavailableError, GpuBusyError
 from trtfarm.ring import Bell
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.jobs import JobRepository
 from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.repositories.workers import WorkerRepository
-from trtfarm_worker.attempt import Attempt, Workshop
-from trtfarm_worker.isolation import TensorRTChild
+from trtfarm_worker import nvml
+from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.gpu_lock import choose, gpu_lock
+from trtfarm_worker.isolation import GpuHold, TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.scratch import attempts_folder
 from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.work import Workshop
 
 _log = logging.getLogger(__name__)
 _PRESENCE_SECONDS = 15.0
@@ -44,7 +48,8 @@ class Agent:
         self._database = database
         self._store = store
         self._bell = bell
-        self._children = [TensorRTChild(settings) for _ in range(settings.slots)]
+        self._hold = contextlib.ExitStack()
+        self._children: list[TensorRTChild] = []
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._rings = 0
@@ -65,21 +70,26 @@ class Agent:
         """Loads TensorRT, registers the worker and starts its slots.
 
         Raises:
-            ConfigurationError: TensorRT cannot be loaded or builds for nothing here, or the scratch folder
-                cannot be written.
+            ConfigurationError: TensorRT cannot be loaded or builds for nothing here, its GPU is taken, or the
+                scratch folder cannot be written.
             DatabaseUnavailableError: the farm's database does not answer.
         """
-        workshop = self._open_workshop()
+        device = self._take_gpu()
         ready = self._children[0].start()
-        if not ready.gpus:
+        if device is not None and ready.multiprocessors:
+            device = device.model_copy(update={"multiprocessors": ready.multiprocessors})
+        workshop = self._open_workshop(device)
+        gpus = ready.gpus or ((device.gpu,) if device else ())
+        if not gpus:
             raise ConfigurationError(f"{ready.runtime} builds for no target on this machine.")
         self.info = WorkerInfo(
             worker_id=self.worker_id,
             hostname=socket.gethostname(),
             runtime=ready.runtime,
             platform=f"{platform.system()}-{platform.machine()}".lower() or DEFAULT_PLATFORM,
-            gpus=ready.gpus,
-            slots=self._settings.slots,
+            gpus=gpus,
+            slots=len(self._children),
+            device=device,
         )
         with self._database.transaction() as connection:
             WorkerRepository(connection).register(self.info)
@@ -88,7 +98,21 @@ class Agent:
         self._spawn("presence", self._presence)
         return self.info
 
-    def _open_workshop(self) -> Workshop:
+    def _take_gpu(self) -> Device | None:
+        """With TensorRT that builds on a GPU: locks it for this worker and its one child."""
+        if self._settings.runtime == RTX:
+            self._children = [TensorRTChild(self._settings) for _ in range(self._settings.slots)]
+            return None
+        device = choose(nvml.devices(), self._settings.gpu)
+        lock = self._hold.enter_context(gpu_lock(device.uuid))
+        self._children = [TensorRTChild(self._settings, gpu=GpuHold(device.uuid, lock))]
+        others = nvml.compute_processes(device.uuid)
+        if others:
+            pids = ", ".join(str(each.pid) for each in others)
+            _log.warning("%s is in use by process %s: timings will suffer", device.gpu, pids)
+        return device
+
+    def _open_workshop(self, device: Device | None) -> Workshop:
         scratch = self._settings.scratch
         try:
             folder = self._folder.enter_context(attempts_folder(scratch, self.worker_id))
@@ -101,6 +125,7 @@ class Agent:
             database=self._database,
             store=self._store,
             models=ModelCache(scratch / "models", self._store, self._settings.model_cache_bytes),
+            device=device,
             stopping=self._stopping.is_set,
         )
 
@@ -138,6 +163,7 @@ class Agent:
             thread.join()
         for child in self._children:
             child.kill()
+        self._hold.close()
         self._folder.close()
         if self.info is not None:
             try:
@@ -157,7 +183,7 @@ class Agent:
             seen = self._rings
             if self._draining:
                 return
-            claim = self._claim()
+            claim = self._claim(workshop)
             if claim is None:
                 self._wait_for_ring(seen)
                 continue
@@ -170,7 +196,7 @@ class Agent:
                     self._busy -= 1
                     self._changed.notify_all()
 
-    def _claim(self) -> Claim | None:
+    def _claim(self, workshop: Workshop) -> Claim | None:
         with self._changed:
             self._busy += 1
         claim = None
@@ -178,12 +204,15 @@ class Agent:
             with self._database.transaction() as connection:
                 claim = LeaseRepository(
                     connection, lease_seconds=self._settings.lease_seconds, policy=self._settings.retry
-                ).claim(self.queues, self.worker_id)
+                ).claim(self.queues, self.worker_id, workshop.gpu_uuid)
                 more = claim is not None and JobRepository(connection).any_queued(claim.spec.target.queue)
             if claim is not None and more:
                 # The ring that led here stood for all of them: pass it on.
                 self._bell.ring(claim.spec.target.queue)
         except DatabaseUnavailableError:
+            self._stopping.wait(_OUTAGE_SECONDS)
+        except GpuBusyError:
+            _log.warning("another worker's job still runs on this GPU")
             self._stopping.wait(_OUTAGE_SECONDS)
         except Exception:  # noqa: BLE001 - a slot that ends would leave a worker that looks alive
             _log.exception("nothing could be claimed")

@@ -1,21 +1,15 @@
-"""One attempt, from the claim to its effect: fetch → build → publish → finish."""
+"""One attempt, from the claim to its effect: fetch → run → publish → finish."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import Connection
 
-from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import JobState, Outcome
-from trtfarm.contract.leases import AttemptFailure, BuildResult, Claim, PublishedBlob, Renewal
-from trtfarm.contract.models import ModelManifest
+from trtfarm.contract.jobs import JobKind, JobState, Outcome
+from trtfarm.contract.leases import AttemptFailure, Claim, Renewal
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import (
     BlobCorruptError,
@@ -27,31 +21,20 @@ from trtfarm.errors import (
     TrtFarmError,
     UnavailableError,
 )
-from trtfarm.store import ArtifactStore
-from trtfarm_db.engine import Database
-from trtfarm_db.repositories.artifacts import ModelRepository
 from trtfarm_db.repositories.leases import LeaseRepository
+from trtfarm_worker.benchmark_work import BenchmarkWork
+from trtfarm_worker.build_work import BuildWork
 from trtfarm_worker.heartbeat import Heartbeat, deadline
 from trtfarm_worker.isolation import Crashed, Interrupted, TensorRTChild
-from trtfarm_worker.model_cache import ModelCache
-from trtfarm_worker.protocol import BuildRequest, Built, Failed
-from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.protocol import ChildRequest, Done, Failed
+from trtfarm_worker.work import Effect, Work, Workshop
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What the attempts of one worker share. ``folder`` is the worker's own."""
-
-    worker_id: str
-    folder: Path
-    settings: WorkerSettings
-    database: Database
-    store: ArtifactStore
-    models: ModelCache
-    stopping: Callable[[], bool]
+_WORK: dict[JobKind, type[BuildWork | BenchmarkWork]] = {
+    JobKind.BUILD: BuildWork,
+    JobKind.BENCHMARK: BenchmarkWork,
+}
 
 
 class Attempt:
@@ -77,20 +60,20 @@ class Attempt:
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _execute(self, heartbeat: Heartbeat) -> Callable[[LeaseRepository], object]:
+    def _execute(self, heartbeat: Heartbeat) -> Effect:
         """Does the work and returns what is to be committed."""
-        manifest = None
         try:
-            with self._shop.database.transaction() as connection:
-                manifest = ModelRepository(connection).manifest(self._claim.spec.model)
-            heartbeat.progress(Progress(stage="fetching model"))
-            with self._shop.models.model(manifest) as model:
-                outcome = self._build(heartbeat, model)
-            return self._effect(outcome, heartbeat)
+            work: Work = _WORK[self._claim.kind](self._shop, self._claim, self._folder, self._log_path)
+            with work.request(lambda stage: heartbeat.progress(Progress(stage=stage))) as request:
+                outcome = self._supervise(heartbeat, request)
+            if isinstance(outcome, Done):
+                heartbeat.progress(Progress(stage="publishing"))
+                return work.effect(outcome, lambda each: self._combine(heartbeat, each))
+            return self._without_result(outcome)
         except StaleFenceError:
             raise
         except TrtFarmError as error:
-            failure = self._failure(error, manifest)
+            failure = _failure(error)
         except OSError as error:
             failure = _infrastructure("WORKER_IO", f"The worker could not read or write a file: {error}")
         except Exception as error:  # noqa: BLE001 - recorded with the job, tried elsewhere
@@ -98,7 +81,9 @@ class Attempt:
             failure = _infrastructure("INTERNAL", f"The worker failed: {error!r}")
         return lambda leases: leases.fail(self._claim, failure)
 
-    def _build(self, heartbeat: Heartbeat, model: Path) -> Built | Failed | Crashed | Interrupted:
+    def _supervise(
+        self, heartbeat: Heartbeat, request: ChildRequest
+    ) -> Done | Failed | Crashed | Interrupted:
         timed_out = deadline(self._claim.timeout_seconds)
 
         def interruption() -> Outcome | None:
@@ -108,83 +93,46 @@ class Attempt:
                 return Outcome.TIMEOUT
             return Outcome.RELEASED if self._shop.stopping() else None
 
-        request = BuildRequest(
-            spec=self._claim.spec,
-            model_path=str(model),
-            plan_path=str(self._folder / "plan"),
-            io_path=str(self._folder / "io.json"),
-            log_path=str(self._log_path),
-        )
-        return self._child.build(request, interruption, heartbeat.progress)
+        return self._child.run(request, interruption, heartbeat.progress)
 
-    def _effect(
-        self, outcome: Built | Failed | Crashed | Interrupted, heartbeat: Heartbeat
-    ) -> Callable[[LeaseRepository], object]:
-        claim = self._claim
-        if isinstance(outcome, Built):
-            heartbeat.progress(Progress(stage="publishing"))
-            paths = (self._folder / "plan", self._folder / "io.json", self._log_path)
-            with ThreadPoolExecutor(len(paths)) as pool:  # each waits for the disk, or for S3
-                plan, io, log = pool.map(self._publish, paths)
-            result = BuildResult(plan=plan, io=io, log=log, build_seconds=outcome.build_seconds)
-            return lambda leases: leases.finish(claim, result)
+    def _combine(self, heartbeat: Heartbeat, request: ChildRequest) -> Done | Failed | None:
+        outcome = self._supervise(heartbeat, request)
+        return None if isinstance(outcome, Crashed | Interrupted) else outcome
+
+    def _without_result(self, outcome: Failed | Crashed | Interrupted) -> Effect:
+        claim, log = self._claim, self._shop.publish(self._log_path)
         if isinstance(outcome, Interrupted):
             if outcome.outcome is Outcome.RELEASED:
                 return lambda leases: leases.release(claim)
             if outcome.outcome is Outcome.LOST:
                 raise StaleFenceError
-            failure = self._interrupted(outcome.outcome)
-        elif isinstance(outcome, Crashed):
             failure = AttemptFailure(
-                outcome=Outcome.CRASHED,
-                error=outcome.error,
-                retryable=True,
-                log=self._publish(self._log_path),
+                outcome=outcome.outcome, error=self._interruption(outcome.outcome), log=log
             )
+        elif isinstance(outcome, Crashed):
+            failure = AttemptFailure(outcome=Outcome.CRASHED, error=outcome.error, retryable=True, log=log)
         else:
             failure = AttemptFailure(
-                outcome=Outcome.FAILED,
-                error=outcome.error,
-                retryable=outcome.retryable,
-                log=self._publish(self._log_path),
+                outcome=Outcome.FAILED, error=outcome.error, retryable=outcome.retryable, log=log
             )
         return lambda leases: leases.fail(claim, failure)
 
-    def _interrupted(self, outcome: Outcome) -> AttemptFailure:
+    def _interruption(self, outcome: Outcome) -> ErrorView:
         if outcome is Outcome.TIMEOUT:
-            error = ErrorView(
+            return ErrorView(
                 code="BUILD_TIMEOUT",
-                message=f"The build did not end within {self._claim.timeout_seconds:g} seconds.",
+                message=f"The job did not end within {self._claim.timeout_seconds:g} seconds.",
                 hint="Submit it again with a larger --timeout.",
             )
-        else:
-            error = ErrorView(code="CANCELLED", message="The job was cancelled.")
-        return AttemptFailure(outcome=outcome, error=error, log=self._publish(self._log_path))
-
-    def _failure(self, error: TrtFarmError, manifest: ModelManifest | None) -> AttemptFailure:
-        view = ErrorView(code=error.code, message=error.message, hint=error.hint)
-        if manifest is not None and isinstance(error, NotFoundError | BlobCorruptError):
-            view = ErrorView(
-                code="MODEL_LOST",
-                message=f"The model's files are missing or damaged in the artifact store: {error.message}",
-                hint="Upload the model again, then retry the job.",
-            )
-        # ConfigurationError: the child could not be started again, here and now.
-        retryable = isinstance(error, UnavailableError | StorageFullError | ConfigurationError)
-        return AttemptFailure(outcome=Outcome.FAILED, error=view, retryable=retryable)
-
-    def _publish(self, path: Path) -> PublishedBlob:
-        with path.open("rb") as file:
-            digest = Digest.of_file(file)
-        blob = self._shop.store.put_file(path, digest, path.stat().st_size)
-        return PublishedBlob(digest=digest, size_bytes=blob.size_bytes, etag=blob.etag)
+        return ErrorView(code="CANCELLED", message="The job was cancelled.")
 
     def _renew(self, progress: Progress | None) -> Renewal:
         with self._shop.database.transaction() as connection:
-            leases = self._leases(connection)
-            return leases.renew(self._claim, self._shop.worker_id, progress)
+            return self._leases(connection).renew(
+                self._claim, self._shop.worker_id, progress, self._shop.gpu_uuid
+            )
 
-    def _commit(self, effect: Callable[[LeaseRepository], object]) -> None:
+    def _commit(self, effect: Effect) -> None:
         """Waits out a database that does not answer: the work is done and must not be lost."""
         given_up = deadline(self._shop.settings.partition_seconds)
         while True:
@@ -203,6 +151,19 @@ class Attempt:
     def _leases(self, connection: Connection) -> LeaseRepository:
         settings = self._shop.settings
         return LeaseRepository(connection, lease_seconds=settings.lease_seconds, policy=settings.retry)
+
+
+def _failure(error: TrtFarmError) -> AttemptFailure:
+    view = ErrorView(code=error.code, message=error.message, hint=error.hint)
+    if isinstance(error, NotFoundError | BlobCorruptError):
+        view = ErrorView(
+            code="INPUT_LOST",
+            message=f"What the job needs is missing or damaged in the artifact store: {error.message}",
+            hint="Upload the model (or build the plan) again, then retry the job.",
+        )
+    # ConfigurationError: the child could not be started again, here and now.
+    retryable = isinstance(error, UnavailableError | StorageFullError | ConfigurationError)
+    return AttemptFailure(outcome=Outcome.FAILED, error=view, retryable=retryable)
 
 
 def _infrastructure(code: str, message: str) -> AttemptFailure:

@@ -17,15 +17,7 @@ from pydantic import ValidationError
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import ConfigurationError
-from trtfarm_worker.protocol import (
-    BuildRequest,
-    Built,
-    ChildMessage,
-    Failed,
-    Progressed,
-    Ready,
-    child_message,
-)
+from trtfarm_worker.protocol import ChildMessage, ChildRequest, Done, Failed, Progressed, Ready, child_message
 from trtfarm_worker.settings import WorkerSettings
 
 _POLL_SECONDS = 0.1
@@ -75,15 +67,25 @@ class _StoppedError(Exception):
         self.outcome = outcome
 
 
+class GpuHold(NamedTuple):
+    """The GPU a child may see, and the descriptor of its lock, which the child inherits."""
+
+    uuid: str
+    lock: int
+
+
 class TensorRTChild:
-    """A handle on one child at a time; ``start`` and ``build`` replace it when that is needed.
+    """A handle on one child at a time; ``start`` and ``run`` replace it when that is needed.
 
     Not thread safe: one slot owns one child.
     """
 
-    def __init__(self, settings: WorkerSettings, module: str = _CHILD_MODULE) -> None:
+    def __init__(
+        self, settings: WorkerSettings, module: str = _CHILD_MODULE, gpu: GpuHold | None = None
+    ) -> None:
         self._settings = settings
         self._module = module
+        self._gpu = gpu
         self._process: subprocess.Popen[bytes] | None = None
         self._requests = -1
         self._events = -1
@@ -107,7 +109,8 @@ class TensorRTChild:
             [*command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=(request_read, event_write),
+            pass_fds=(request_read, event_write, *([self._gpu.lock] if self._gpu else [])),
+            env=os.environ | ({"CUDA_VISIBLE_DEVICES": self._gpu.uuid} if self._gpu else {}),
             start_new_session=True,  # one kill ends it and all it has started
         )
         os.close(request_read)
@@ -126,13 +129,13 @@ class TensorRTChild:
         self.kill()
         raise ConfigurationError("TensorRT did not load in time.", hint="Raise worker.child_start_seconds.")
 
-    def build(
+    def run(
         self,
-        request: BuildRequest,
+        request: ChildRequest,
         interruption: Callable[[], Outcome | None],
         on_progress: Callable[[Progress], None],
-    ) -> Built | Failed | Crashed | Interrupted:
-        """Runs one build; when ``interruption`` tells an outcome, the child is killed at once.
+    ) -> Done | Failed | Crashed | Interrupted:
+        """Runs one request; when ``interruption`` tells an outcome, the child is killed at once.
 
         Raises:
             ConfigurationError: a new child was needed, and did not start.
@@ -153,10 +156,10 @@ class TensorRTChild:
 
     def _follow(
         self, on_progress: Callable[[Progress], None], check: Callable[[], None]
-    ) -> Built | Failed | Crashed:
+    ) -> Done | Failed | Crashed:
         while True:
             message = self._receive(_POLL_SECONDS)
-            if isinstance(message, Built | Failed):
+            if isinstance(message, Done | Failed):
                 self._recycle(message)
                 return message
             if isinstance(message, Crashed):
@@ -174,14 +177,14 @@ class TensorRTChild:
         self._process.wait()
         self._forget()
 
-    def _recycle(self, message: Built | Failed) -> None:
+    def _recycle(self, message: Done | Failed) -> None:
         self._builds += 1
         used_up = self._builds >= self._settings.child_max_builds
         limit = self._settings.child_max_rss_bytes
-        if used_up or (isinstance(message, Built) and message.rss_bytes > limit):
+        if used_up or (not isinstance(message, Failed) and message.rss_bytes > limit):
             self.kill()
 
-    def _send(self, request: BuildRequest) -> None:
+    def _send(self, request: ChildRequest) -> None:
         data = request.model_dump_json(exclude_none=True).encode() + b"\n"
         with contextlib.suppress(BrokenPipeError):  # its end is noticed where events are read
             while data:

@@ -6,27 +6,66 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from trtfarm.contract.benchmark import BenchmarkOptions, Measurement
+from trtfarm.contract.device import Device
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.contract.value import Value
 
+# --- requests; paths are absolute, and the child appends to ``log_path`` ---
+
 
 class BuildRequest(Value):
-    """Paths are absolute; the child writes ``plan_path`` and ``io_path`` and appends to ``log_path``."""
+    """The child writes ``plan_path``, ``io_path`` and, if given, ``timing_cache_out``."""
 
+    op: Literal["build"] = "build"
     spec: BuildSpec
     model_path: str
     plan_path: str
     io_path: str
     log_path: str
+    timing_cache_in: str | None = None
+    timing_cache_out: str | None = None
+
+
+class BenchmarkRequest(Value):
+    """The child writes ``times.json``, ``profile.json`` and ``layers.json`` into ``folder``."""
+
+    op: Literal["benchmark"] = "benchmark"
+    plan_path: str
+    device: Device
+    options: BenchmarkOptions
+    folder: str
+    log_path: str
+
+
+class CombineRequest(Value):
+    """Timing caches: ``addition``'s entries go into a copy of ``base``."""
+
+    op: Literal["combine"] = "combine"
+    base: str
+    addition: str
+    destination: str
+    log_path: str
+
+
+ChildRequest = Annotated[BuildRequest | BenchmarkRequest | CombineRequest, Field(discriminator="op")]
+child_request: TypeAdapter[ChildRequest] = TypeAdapter(ChildRequest)
+
+# --- answers ---
 
 
 class Ready(Value):
-    """The first message of a child: the runtime it has loaded and what that builds for."""
+    """The first message of a child: the runtime it has loaded.
+
+    ``gpus``: targets of ahead-of-time builds; empty where TensorRT builds for the GPU it sits on, which has
+    ``multiprocessors``.
+    """
 
     event: Literal["ready"] = "ready"
     runtime: str
     gpus: tuple[str, ...]
+    multiprocessors: int | None = None
 
 
 class Progressed(Value):
@@ -35,11 +74,36 @@ class Progressed(Value):
     fraction: float | None
 
 
+class CacheReport(Value):
+    """``attached``: TensorRT took the given cache. Entries: None where it cannot tell."""
+
+    attached: bool
+    entries_before: int | None
+    entries_after: int | None
+    bytes_before: int
+    bytes_after: int
+
+
 class Built(Value):
-    """Both files are complete. ``rss_bytes``: the child's peak resident memory so far."""
+    """The files are complete. ``rss_bytes``: the child's peak resident memory so far."""
 
     event: Literal["built"] = "built"
     build_seconds: float
+    rss_bytes: int
+    timing_cache: CacheReport | None = None
+
+
+class Measured(Value):
+    event: Literal["measured"] = "measured"
+    measurement: Measurement
+    rss_bytes: int
+
+
+class Combined(Value):
+    """``ok``: TensorRT found the caches compatible."""
+
+    event: Literal["combined"] = "combined"
+    ok: bool
     rss_bytes: int
 
 
@@ -49,5 +113,8 @@ class Failed(Value):
     retryable: bool = False
 
 
-ChildMessage = Annotated[Ready | Progressed | Built | Failed, Field(discriminator="event")]
+Done = Built | Measured | Combined
+ChildMessage = Annotated[
+    Ready | Progressed | Built | Measured | Combined | Failed, Field(discriminator="event")
+]
 child_message: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)

@@ -16,6 +16,7 @@ class WorkerSettings(BaseModel):
 
     Attributes:
         runtime: TensorRT flavour whose bindings the child loads.
+        gpu: UUID or index of the GPU to work on, with ``tensorrt``; needed where there are several.
         slots: builds at a time; a worker on a GPU has one.
         scratch: folder for models under way and plans being built; made on demand.
         model_cache_bytes: models kept between jobs in ``scratch``; the least recently used go first.
@@ -31,6 +32,7 @@ class WorkerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt-rtx"
+    gpu: str | None = None
     slots: int = Field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)), ge=1, le=64)
     scratch: Path = Path("/var/tmp/trtfarm")  # noqa: S108 - a default for people to change
     model_cache_bytes: int = Field(default=20 * 2**30, ge=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import Disposition, JobState
+from trtfarm.contract.jobs import Disposition, JobKind, JobState
 from trtfarm.contract.profiles import check_profiles
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.support import refuse_unsupported
@@ -14,6 +14,7 @@ from trtfarm.contract.v1 import JobRequest, JobView, ModelView, SubmissionView
 from trtfarm.contract.value import canonical_json
 from trtfarm.errors import ConflictError
 from trtfarm_api.farm import Farm
+from trtfarm_api.services.benchmarks import benchmark_job
 from trtfarm_api.services.targets import TargetResolver
 from trtfarm_db.repositories.artifacts import ModelRepository
 from trtfarm_db.repositories.jobs import Caller, JobRepository, NewJob, RepeatedSubmissionError
@@ -48,7 +49,7 @@ class SubmissionService:
             submission = repeated
         self._farm.metrics.submissions.labels(submission.disposition).inc()
         if submission.disposition is Disposition.CREATED:
-            self._farm.bell.ring(job.spec.target.queue)
+            self._farm.bell.ring(job.queue)
         return submission
 
     def retry(self, job_id: str, principal: str) -> SubmissionView:
@@ -59,17 +60,19 @@ class SubmissionService:
             ConflictError: it has not ended, or it succeeded.
         """
         with self._farm.database.transaction() as connection:
-            old = JobRepository(connection).get(job_id)
-        if old.state not in {JobState.FAILED, JobState.CANCELLED}:
-            raise ConflictError(f"Job {job_id} is {old.state}; only failed and cancelled jobs are retried.")
-        spec = BuildSpec(model=old.model, target=old.target, config=old.config, profiles=old.profiles)
-        job = NewJob(spec, old.priority, old.timeout_seconds)
+            state, job = JobRepository(connection).again(job_id)
+        if state not in {JobState.FAILED, JobState.CANCELLED}:
+            raise ConflictError(f"Job {job_id} is {state}; only failed and cancelled jobs are retried.")
         submission = self._submit(job, Caller(principal))
         self._farm.metrics.submissions.labels(submission.disposition).inc()
-        self._farm.bell.ring(spec.target.queue)
+        self._farm.bell.ring(job.queue)
         return submission
 
     def _job(self, request: JobRequest) -> NewJob:
+        if request.kind is JobKind.BENCHMARK:
+            return benchmark_job(self._farm, request)
+        assert request.model is not None  # noqa: S101 - checked by the request itself
+        assert request.target is not None  # noqa: S101
         model = self._model(request.model)
         target = self._targets.resolve(request.target, wait_for_worker=request.wait_for_worker)
         refuse_unsupported(request.config, Runtime.parse(target.runtime))
@@ -90,7 +93,8 @@ class SubmissionService:
             return SubmissionView(disposition=found[1], job=jobs.get(found[0])) if found else None
 
     def _submit(self, new: NewJob, caller: Caller) -> SubmissionView:
-        finished = self._create_or_join(new, caller)
+        # A measurement is an event: it joins one under way, but is never answered from an old one.
+        finished = self._create_or_join(new, caller, reuse=new.benchmark is None)
         if isinstance(finished, SubmissionView):
             return finished
         for _ in range(_ROUNDS):
@@ -106,17 +110,17 @@ class SubmissionService:
         raise ConflictError("This build keeps changing its state; submit it again.")
 
     def _create_or_join(
-        self, new: NewJob, caller: Caller, distrusted: str | None = None
+        self, new: NewJob, caller: Caller, *, distrusted: str | None = None, reuse: bool = True
     ) -> SubmissionView | JobView:
         """A submission, or the finished job whose plan is to be checked."""
         for _ in range(_ROUNDS):
             with self._farm.database.transaction() as connection:
                 jobs = JobRepository(connection)
-                found = jobs.find_by_key(new.spec.build_key)
+                found = jobs.find_by_key(new.key)
                 if found is not None and not found.state.terminal:
                     jobs.add_submission(caller, found.job_id, Disposition.JOINED)
                     return SubmissionView(disposition=Disposition.JOINED, job=found)
-                if found is not None and found.job_id != distrusted:
+                if found is not None and reuse and found.job_id != distrusted:
                     return found
                 job = jobs.create(new)
                 if job is not None:

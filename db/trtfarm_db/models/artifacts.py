@@ -52,6 +52,7 @@ class Plan(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     build_key: Mapped[str] = mapped_column(String(64), index=True)
     build_seconds: Mapped[float]
+    timing_cache: Mapped[dict[str, Any] | None] = mapped_column(Json)
     io_digest: Mapped[str | None] = mapped_column(_DIGEST)
     log_digest: Mapped[str | None] = mapped_column(_DIGEST)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())

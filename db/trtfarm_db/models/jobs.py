@@ -28,12 +28,14 @@ class Job(Base):
     gpu: Mapped[str] = mapped_column(String(80))
     runtime: Mapped[str] = mapped_column(String(80))
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    benchmark: Mapped[dict[str, Any] | None] = mapped_column(Json)
     priority: Mapped[int] = mapped_column(default=0)
     timeout_seconds: Mapped[float]
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)
     worker_id: Mapped[str | None] = mapped_column(_ID)
+    gpu_uuid: Mapped[str | None] = mapped_column(String(80))
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     available_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -69,6 +71,13 @@ class Job(Base):
             sqlite_where=text("state = 'running'"),
         ),
         Index("ix_jobs_model_digest", "model_digest"),
+        Index(
+            "uq_jobs_running_gpu_uuid",
+            "gpu_uuid",
+            unique=True,
+            postgresql_where=text("state = 'running'"),
+            sqlite_where=text("state = 'running'"),
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -21,6 +22,7 @@ class Worker(Base):
     platform: Mapped[str] = mapped_column(String(40))
     gpus: Mapped[list[str]] = mapped_column(Json)
     slots: Mapped[int]
+    device: Mapped[dict[str, Any] | None] = mapped_column(Json)
     draining: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())

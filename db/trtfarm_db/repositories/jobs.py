@@ -10,12 +10,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
 from uuid_utils import uuid7
 
+from trtfarm.contract.benchmark import BenchmarkView
+from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import LIVE, Disposition, JobKind, JobState, Outcome
+from trtfarm.contract.leases import BenchmarkWork
 from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.target import queue_name
 from trtfarm.contract.v1 import JobView, PlanView
+from trtfarm.contract.value import canonical_json
 from trtfarm.errors import ConflictError, IdempotencyConflictError, JobTerminalError, NotFoundError
 from trtfarm_db.base import db_now, dialect_insert
-from trtfarm_db.models import Attempt, Job, Plan, Submission
+from trtfarm_db.models import Attempt, Benchmark, Job, Plan, Submission
 from trtfarm_db.models.jobs import _LIVE
 from trtfarm_db.repositories import views
 from trtfarm_db.repositories.attempts import close_attempts
@@ -51,12 +56,32 @@ def _insert_submission(dialect: str) -> Any:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a submission asks for, resolved to an exact target."""
+    """What a submission asks for, resolved to an exact target.
+
+    ``gpu``: of the queue; a plan for a capability is measured on a product.
+    """
 
     spec: BuildSpec
     priority: int
     timeout_seconds: float
-    kind: JobKind = JobKind.BUILD
+    benchmark: BenchmarkWork | None = None
+    gpu: str | None = None
+
+    @property
+    def kind(self) -> JobKind:
+        return JobKind.BENCHMARK if self.benchmark else JobKind.BUILD
+
+    @property
+    def key(self) -> str:
+        """Jobs in flight with one key are one job."""
+        if self.benchmark is None:
+            return self.spec.build_key
+        document = {"benchmark": self.benchmark.model_dump(mode="json"), "queue": self.queue}
+        return Digest.of_bytes(canonical_json(document)).hex
+
+    @property
+    def queue(self) -> str:
+        return queue_name(self.spec.target.runtime, self.gpu or self.spec.target.gpu)
 
 
 @dataclass(frozen=True)
@@ -105,19 +130,20 @@ class JobRepository:
             "id": str(uuid7()),
             "kind": new.kind.value,
             "state": JobState.QUEUED.value,
-            "build_key": spec.build_key,
-            "queue": spec.target.queue,
+            "build_key": new.key,
+            "queue": new.queue,
             "model_digest": str(spec.model),
-            "gpu": spec.target.gpu,
+            "gpu": new.gpu or spec.target.gpu,
             "runtime": spec.target.runtime,
             "spec": spec.model_dump(mode="json", exclude_none=True),
+            "benchmark": new.benchmark.model_dump(mode="json") if new.benchmark else None,
             "priority": new.priority,
             "timeout_seconds": new.timeout_seconds,
         }
         row = self._connection.execute(_insert_job(self._connection.dialect.name), values).first()
         if row is None:
             return None
-        record(self._connection, row.id, "queued", target=spec.target.queue)
+        record(self._connection, row.id, "queued", target=new.queue)
         return self._view(row)
 
     def add_submission(self, caller: Caller, job_id: str, disposition: Disposition) -> None:
@@ -138,6 +164,20 @@ class JobRepository:
         """The job in flight for a build key, else the newest that succeeded."""
         row = self._connection.execute(_FIND_BY_KEY, {"build_key": build_key}).first()
         return self._view(row) if row else None
+
+    def again(self, job_id: str) -> tuple[JobState, NewJob]:
+        """The job's state, and what would do the same work once more. Raises NotFoundError."""
+        row = self._connection.execute(select(Job).where(Job.id == job_id)).first()
+        if row is None:
+            raise NotFoundError(f"There is no job {job_id}.")
+        new = NewJob(
+            spec=BuildSpec.model_validate(row.spec),
+            priority=row.priority,
+            timeout_seconds=row.timeout_seconds,
+            benchmark=BenchmarkWork.model_validate(row.benchmark) if row.benchmark else None,
+            gpu=row.gpu,
+        )
+        return JobState(row.state), new
 
     # --- reading ---
 
@@ -180,8 +220,9 @@ class JobRepository:
         if before:
             query = query.where(Job.id < before)
         rows = self._connection.execute(query).all()
-        plans = self._plans([row.id for row in rows if row.state == JobState.SUCCEEDED])
-        return [views.job_view(row, plans.get(row.id)) for row in rows]
+        done = [row.id for row in rows if row.state == JobState.SUCCEEDED]
+        plans, benchmarks = self._plans(done), self._benchmarks(done)
+        return [views.job_view(row, plans.get(row.id), benchmarks.get(row.id)) for row in rows]
 
     # --- cancelling ---
 
@@ -256,8 +297,17 @@ class JobRepository:
         ).scalar_one()
 
     def _view(self, row: Row[Any], **extra: Any) -> JobView:
-        plans = self._plans([row.id]) if row.state == JobState.SUCCEEDED else {}
-        return views.job_view(row, plans.get(row.id), **extra)
+        if row.state != JobState.SUCCEEDED:
+            return views.job_view(row, None, **extra)
+        if row.kind == JobKind.BENCHMARK:
+            return views.job_view(row, None, self._benchmarks([row.id]).get(row.id), **extra)
+        return views.job_view(row, self._plans([row.id]).get(row.id), **extra)
+
+    def _benchmarks(self, job_ids: list[str]) -> dict[str, BenchmarkView]:
+        if not job_ids:
+            return {}
+        rows = self._connection.execute(select(Benchmark).where(Benchmark.job_id.in_(job_ids)))
+        return {row.job_id: views.benchmark_view(row) for row in rows}
 
     def _plans(self, job_ids: list[str]) -> dict[str, PlanView]:
         if not job_ids:

@@ -13,21 +13,27 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, literal_column, select, union_all, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from trtfarm.contract.jobs import JobState, Outcome
-from trtfarm.contract.leases import AttemptFailure, BuildResult, Claim, Renewal, RetryPolicy
+from trtfarm.contract.leases import AttemptFailure, BenchmarkResult, BuildResult, Claim, Renewal, RetryPolicy
 from trtfarm.contract.v1 import ErrorView, Progress
-from trtfarm.errors import StaleFenceError
+from trtfarm.errors import GpuBusyError, StaleFenceError
 from trtfarm_db.base import db_now
-from trtfarm_db.models import Attempt, Job, Plan
+from trtfarm_db.models import Attempt, Benchmark, Job, Plan
 from trtfarm_db.repositories import views
 from trtfarm_db.repositories.artifacts import ArtifactRepository
 from trtfarm_db.repositories.attempts import close_attempts
 from trtfarm_db.repositories.events import record
 
 _CLAIMS_AT_ONCE = 100  # by other workers, on one queue, at the same moment: their rows are locked
-_NO_LEASE: dict[str, Any] = {"worker_id": None, "lease_expires_at": None, "progress": None}
+_NO_LEASE: dict[str, Any] = {
+    "worker_id": None,
+    "gpu_uuid": None,
+    "lease_expires_at": None,
+    "progress": None,
+}
 
 
 @lru_cache
@@ -64,6 +70,7 @@ def _claim_best(queues: tuple[str, ...], lease_seconds: float) -> ReturningUpdat
             fence=Job.fence + 1,
             attempt=Job.attempt + 1,
             worker_id=bindparam("worker"),
+            gpu_uuid=bindparam("gpu"),
             lease_expires_at=db_now(lease_seconds),
             started_at=db_now(),
         )
@@ -79,12 +86,19 @@ class LeaseRepository:
         self._lease_seconds = lease_seconds
         self._policy = policy
 
-    def claim(self, queues: Sequence[str], worker_id: str) -> Claim | None:
-        """The best job of these queues (priority, then age); None if there is nothing to do."""
+    def claim(self, queues: Sequence[str], worker_id: str, gpu_uuid: str | None = None) -> Claim | None:
+        """The best job of these queues (priority, then age); None if there is nothing to do.
+
+        Raises:
+            GpuBusyError: the GPU has a running job already.
+        """
         if not queues:
             return None
         statement = _claim_best(tuple(queues), self._lease_seconds)
-        row = self._connection.execute(statement, {"worker": worker_id}).first()
+        try:
+            row = self._connection.execute(statement, {"worker": worker_id, "gpu": gpu_uuid}).first()
+        except IntegrityError as error:
+            raise GpuBusyError from error
         if row is None:
             return None
         claim = views.claim(row)
@@ -97,7 +111,9 @@ class LeaseRepository:
         record(self._connection, claim.job_id, "started", attempt=claim.attempt, worker_id=worker_id)
         return claim
 
-    def renew(self, claim: Claim, worker_id: str, progress: Progress | None) -> Renewal:
+    def renew(
+        self, claim: Claim, worker_id: str, progress: Progress | None, gpu_uuid: str | None = None
+    ) -> Renewal:
         """Extends the lease, also one that has run out if nobody claimed the job since.
 
         Raises:
@@ -109,6 +125,7 @@ class LeaseRepository:
             .values(
                 state=JobState.RUNNING.value,
                 worker_id=worker_id,
+                gpu_uuid=gpu_uuid,
                 lease_expires_at=db_now(self._lease_seconds),
                 progress=progress.model_dump() if progress else None,
             )
@@ -143,6 +160,7 @@ class LeaseRepository:
                 build_seconds=result.build_seconds,
                 io_digest=result.io and str(result.io.digest),
                 log_digest=result.log and str(result.log.digest),
+                timing_cache=result.timing_cache.model_dump() if result.timing_cache else None,
             )
         )
         close_attempts(
@@ -158,6 +176,44 @@ class LeaseRepository:
             plan=result.plan.digest,
             size_bytes=result.plan.size_bytes,
             build_seconds=result.build_seconds,
+        )
+
+    def finish_benchmark(self, claim: Claim, result: BenchmarkResult) -> None:
+        """Commits the one measurement of a job. Raises StaleFenceError, as in ``renew``."""
+        if claim.benchmark is None:
+            raise StaleFenceError("This claim is not of a benchmark.")
+        self._end(claim, JobState.SUCCEEDED, {})
+        blobs = {
+            "log": result.log,
+            "times": result.times,
+            "layer_profile": result.layer_profile,
+            "layer_information": result.layer_information,
+        }
+        artifacts = ArtifactRepository(self._connection)
+        for kind, blob in blobs.items():
+            if blob is not None:
+                artifacts.add(blob, kind)
+        self._connection.execute(
+            insert(Benchmark).values(
+                job_id=claim.job_id,
+                plan_digest=str(claim.benchmark.plan),
+                model_digest=str(claim.spec.model),
+                gpu=result.device.gpu,
+                runtime=claim.spec.target.runtime,
+                options=claim.benchmark.options.model_dump(mode="json"),
+                measurement=result.measurement.model_dump(mode="json"),
+                device=result.device.model_dump(mode="json"),
+                **{f"{kind}_digest": str(blob.digest) if blob else None for kind, blob in blobs.items()},
+            )
+        )
+        log = str(result.log.digest) if result.log else None
+        close_attempts(self._connection, claim.job_id, Outcome.COMPLETE, log=log)
+        record(
+            self._connection,
+            claim.job_id,
+            "succeeded",
+            throughput_qps=result.measurement.throughput_qps,
+            gpu_compute_mean_ms=result.measurement.gpu_compute.mean,
         )
 
     def fail(self, claim: Claim, failure: AttemptFailure) -> JobState:

@@ -6,9 +6,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView, Measurement
+from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.leases import Claim
+from trtfarm.contract.leases import BenchmarkWork, Claim
 from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.timing_cache import TimingCacheUse
 from trtfarm.contract.v1 import AttemptView, ErrorView, JobView, PlanView, Progress
 
 
@@ -26,11 +29,31 @@ def plan_view(row: Row[Any]) -> PlanView:
         profiles=spec.profiles,
         io=row.io_digest,
         log=row.log_digest,
+        timing_cache=TimingCacheUse.model_validate(row.timing_cache) if row.timing_cache else None,
         created_at=row.created_at,
     )
 
 
-def job_view(row: Row[Any], plan: PlanView | None, **extra: Any) -> JobView:
+def benchmark_view(row: Row[Any]) -> BenchmarkView:
+    return BenchmarkView(
+        job_id=row.job_id,
+        plan=row.plan_digest,
+        model=row.model_digest,
+        gpu=row.gpu,
+        runtime=row.runtime,
+        options=BenchmarkOptions.model_validate(row.options),
+        device=Device.model_validate(row.device),
+        measurement=Measurement.model_validate(row.measurement),
+        times=row.times_digest,
+        layer_profile=row.layer_profile_digest,
+        layer_information=row.layer_information_digest,
+        created_at=row.created_at,
+    )
+
+
+def job_view(
+    row: Row[Any], plan: PlanView | None, benchmark: BenchmarkView | None = None, **extra: Any
+) -> JobView:
     spec = BuildSpec.model_validate(row.spec)
     return JobView(
         job_id=row.id,
@@ -52,6 +75,7 @@ def job_view(row: Row[Any], plan: PlanView | None, **extra: Any) -> JobView:
         finished_at=row.finished_at,
         build_seconds=plan.build_seconds if plan else None,
         plan=plan,
+        benchmark=benchmark,
         error=ErrorView.model_validate(row.error) if row.error else None,
         **extra,
     )
@@ -72,8 +96,10 @@ def attempt_view(row: Row[Any]) -> AttemptView:
 def claim(row: Row[Any]) -> Claim:
     return Claim(
         job_id=row.id,
+        kind=row.kind,
         fence=row.fence,
         attempt=row.attempt,
         spec=BuildSpec.model_validate(row.spec),
+        benchmark=BenchmarkWork.model_validate(row.benchmark) if row.benchmark else None,
         timeout_seconds=row.timeout_seconds,
     )

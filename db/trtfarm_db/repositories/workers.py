@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from trtfarm.contract.device import Device
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.leases import WorkerInfo
 from trtfarm.contract.v1 import WorkerView
@@ -26,6 +27,7 @@ class WorkerRepository:
                 platform=info.platform,
                 gpus=list(info.gpus),
                 slots=info.slots,
+                device=info.device.model_dump() if info.device else None,
             )
         )
 
@@ -56,6 +58,7 @@ class WorkerRepository:
                 platform=row.platform,
                 gpus=tuple(row.gpus),
                 slots=row.slots,
+                device=Device.model_validate(row.device) if row.device else None,
                 running=row.running,
                 alive=bool(row.alive),
                 draining=row.draining,

@@ -49,3 +49,11 @@ def network_flags(trt: Any, *, strongly_typed: bool) -> int:
         if hasattr(flags, name):
             value |= 1 << int(getattr(flags, name))
     return value
+
+
+def is_strongly_typed(trt: Any, network: Any) -> bool:
+    """All networks are where there is no flag to allow a precision."""
+    if not hasattr(trt.BuilderFlag, "FP16"):
+        return True
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return flag is not None and bool(network.get_flag(flag))

@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trtfarm.contract.benchmark import Measurement
 from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.support import refuse_unsupported
 from trtfarm.contract.target import Runtime
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import BuildError, OptionUnsupportedError, TargetUnavailableError
+from trtfarm_worker.protocol import BenchmarkRequest, BuildRequest, CacheReport, CombineRequest
 from trtfarm_worker.tensorrt import bindings, diagnostics, options
+from trtfarm_worker.tensorrt.profiles import add_profiles
 from trtfarm_worker.tensorrt.progress import make_monitor
+from trtfarm_worker.tensorrt.readback import Setup
+from trtfarm_worker.tensorrt.timing_cache import TimingCache, combine
 
 _NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 OnProgress = Callable[[str, float | None], None]
@@ -36,20 +42,25 @@ class EngineBuilder:
         self._capabilities = bindings.capabilities(trt)
         self.log = diagnostics.Log()
         self._logger = diagnostics.make_logger(trt, self.log)
+        # The first builder of a process takes about ten seconds on a GPU: no job shall wait for it.
+        trt.Builder(self._logger)
 
     @property
     def gpus(self) -> tuple[str, ...]:
         """Targets of ahead-of-time builds: ``cc-8.9`` …"""
         return tuple(self._capabilities)
 
-    def build(self, spec: BuildSpec, model: Path, plan: Path, io: Path, on_progress: OnProgress) -> float:
-        """Writes ``plan`` and ``io``; returns the seconds from parsing to the plan in memory.
+    def build(self, request: BuildRequest, on_progress: OnProgress) -> tuple[float, CacheReport | None]:
+        """Writes the files the request names.
+
+        Returns the seconds from parsing to the plan in memory, and what the timing cache did.
 
         Raises:
             BuildRefusedError: TensorRT's parser or builder refused the model.
             OptionUnsupportedError, ProfileInvalidError, TargetUnavailableError: the spec asks for what
                 these bindings do not do.
         """
+        spec = request.spec
         self._check_target(spec)
         trt, started = self._trt, time.monotonic()
         builder = trt.Builder(self._logger)
@@ -57,11 +68,12 @@ class EngineBuilder:
             bindings.network_flags(trt, strongly_typed=bool(spec.config.strongly_typed))
         )
         on_progress("parsing", None)
-        self._parse(network, spec, model)
+        self._parse(network, spec, Path(request.model_path))
         config = builder.create_builder_config()
-        options.apply(trt, config, spec.config)
-        options.add_profiles(builder, config, spec.profiles)
+        options.apply(Setup(trt, builder, network, config), spec.config)
+        add_profiles(builder, config, spec.profiles)
         self._set_capability(config, spec)
+        cache = self._timing_cache(config, request)
         monitor = make_monitor(trt, on_progress)
         if monitor is not None:
             config.progress_monitor = monitor
@@ -71,28 +83,52 @@ class EngineBuilder:
         if serialized is None:
             raise BuildRefusedError(diagnostics.build_error(self.log.errors))
         on_progress("writing", None)
-        plan.write_bytes(serialized)
-        io.write_text(json.dumps(describe(network, spec), indent=1))
-        return seconds
+        Path(request.plan_path).write_bytes(serialized)
+        Path(request.io_path).write_text(json.dumps(describe(network, spec), indent=1))
+        report = cache.save(Path(request.timing_cache_out)) if cache and request.timing_cache_out else None
+        return seconds, report
+
+    def combine(self, request: CombineRequest) -> bool:
+        """Writes the combined timing cache; False if TensorRT finds the two incompatible."""
+        builder = self._trt.Builder(self._logger)
+        return combine(builder, Path(request.base), Path(request.addition), Path(request.destination))
+
+    def benchmark(self, request: BenchmarkRequest, on_progress: OnProgress) -> Measurement:
+        """See ``benchmark.benchmark``."""
+        from trtfarm_worker.tensorrt.benchmark import benchmark
+
+        return benchmark(
+            self._trt,
+            self._logger,
+            request.device,
+            Path(request.plan_path),
+            request.options,
+            Path(request.folder),
+            on_progress,
+        )
+
+    @staticmethod
+    def _timing_cache(config: Any, request: BuildRequest) -> TimingCache | None:
+        if request.timing_cache_out is None:
+            return None
+        return TimingCache(config, Path(request.timing_cache_in) if request.timing_cache_in else None)
 
     def _check_target(self, spec: BuildSpec) -> None:
         if spec.target.runtime != str(self._runtime):
             raise TargetUnavailableError(f"This worker has {self._runtime}, not {spec.target.runtime}.")
+        refuse_unsupported(spec.config, self._runtime)
         if spec.plugins or spec.calibration:
             raise OptionUnsupportedError("Plugins and calibration data are not supported yet.")
 
     def _parse(self, network: Any, spec: BuildSpec, model: Path) -> None:
         parser = self._trt.OnnxParser(network, self._logger)
-        if spec.config.native_instance_norm is not None:
-            flag = self._trt.OnnxParserFlag.NATIVE_INSTANCENORM
-            wanted = spec.config.native_instance_norm
-            (parser.set_flag if wanted else parser.clear_flag)(flag)
+        options.prepare_parser(self._trt, parser, spec.config)
         if not parser.parse_from_file(str(model)):
             raise BuildRefusedError(diagnostics.parser_error(parser))
 
     def _set_capability(self, config: Any, spec: BuildSpec) -> None:
         if not self._capabilities:
-            return
+            return  # builds for the GPU it sits on
         member = self._capabilities.get(spec.target.gpu)
         if member is None:
             raise TargetUnavailableError(

@@ -20,9 +20,22 @@ from typing import TextIO
 from trtfarm.contract.target import Runtime
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import TrtFarmError
-from trtfarm_worker.protocol import BuildRequest, Built, ChildMessage, Failed, Progressed, Ready
+from trtfarm_worker.protocol import (
+    BuildRequest,
+    Built,
+    ChildMessage,
+    ChildRequest,
+    Combined,
+    CombineRequest,
+    Done,
+    Failed,
+    Measured,
+    Progressed,
+    Ready,
+    child_request,
+)
 from trtfarm_worker.tensorrt import bindings
-from trtfarm_worker.tensorrt.builder import BuildRefusedError, EngineBuilder
+from trtfarm_worker.tensorrt.builder import BuildRefusedError, EngineBuilder, OnProgress
 
 _PR_SET_PDEATHSIG = 1
 
@@ -45,36 +58,50 @@ def main() -> None:
     except TrtFarmError as error:
         send(Failed(error=error_view(error)))
         return
-    send(Ready(runtime=str(Runtime(flavour, trt.__version__)), gpus=builder.gpus))
+    send(Ready(runtime=str(Runtime(flavour, trt.__version__)), gpus=builder.gpus, **_gpu(builder)))
     for line in requests:
-        send(handle(builder, BuildRequest.model_validate_json(line), send))
+        send(handle(builder, child_request.validate_json(line), send))
 
 
 def handle(
-    builder: EngineBuilder, request: BuildRequest, send: Callable[[ChildMessage], None]
-) -> Built | Failed:
-    """One build; every failure is a value."""
+    builder: EngineBuilder, request: ChildRequest, send: Callable[[ChildMessage], None]
+) -> Done | Failed:
+    """One request; every failure is a value."""
     with _logging_to(Path(request.log_path)) as log:
         builder.log.start(log)
         try:
-            seconds = builder.build(
-                request.spec,
-                Path(request.model_path),
-                Path(request.plan_path),
-                Path(request.io_path),
-                lambda stage, fraction: send(Progressed(stage=stage, fraction=fraction)),
-            )
+            return _answer(builder, request, lambda stage, part: send(Progressed(stage=stage, fraction=part)))
         except BuildRefusedError as error:
             return Failed(error=error.view)
         except TrtFarmError as error:
             return Failed(error=error_view(error))
         except OSError as error:
-            view = ErrorView(code="WORKER_IO", message=f"The worker could not write the plan: {error}")
+            view = ErrorView(code="WORKER_IO", message=f"The worker could not write a file: {error}")
             return Failed(error=view, retryable=True)
         finally:
             builder.log.start(None)
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Built(build_seconds=seconds, rss_bytes=peak_kib * 1024)
+
+
+def _answer(builder: EngineBuilder, request: ChildRequest, on_progress: OnProgress) -> Done:
+    if isinstance(request, BuildRequest):
+        seconds, report = builder.build(request, on_progress)
+        return Built(build_seconds=seconds, rss_bytes=_peak_bytes(), timing_cache=report)
+    if isinstance(request, CombineRequest):
+        return Combined(ok=builder.combine(request), rss_bytes=_peak_bytes())
+    return Measured(measurement=builder.benchmark(request, on_progress), rss_bytes=_peak_bytes())
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _gpu(builder: EngineBuilder) -> dict[str, int]:
+    """Of the GPU that builds go to; nothing for ahead-of-time builds, which need none."""
+    if builder.gpus:
+        return {}
+    from trtfarm_worker.tensorrt.cuda import Cuda
+
+    return {"multiprocessors": Cuda().multiprocessors()}
 
 
 def error_view(error: TrtFarmError) -> ErrorView:

@@ -16,9 +16,10 @@ _LEVELS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "VE
 _LOG_LIMIT_BYTES = 64 * 2**20
 _NODES_TOLD = 100  # the log has them all
 # "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([pass.cpp:337: check] TEXT In f at /src/x.cpp:12)"
-_CALL = re.compile(r"^(?:\w+(?:::\w+)+: )?(?:Error Code \d+: )?")
+# "2: [optimizer.cpp::computeCosts::37] Error Code 2: Internal Error (TEXT)" is the older form.
+_CALL = re.compile(r"^(?:\d+: )?(?:\[\w+\.\w+::\w+::\d+\] )?(?:\w+(?:::\w+)+: )?(?:Error Code \d+: )?")
 _KIND = re.compile(r"^[\w ]+ \((.*)\)$", re.DOTALL)
-_PLACE = re.compile(r"\[\w+\.(?:cpp|h):\d+: [^\]]*\]\s*|\s*In \w+ at \S+:\d+")
+_PLACE = re.compile(r"\[\w+\.(?:cpp|h):\d+: [^\]]*\]\s*|\s*In [\w:()~]+ at \S+:\d+")
 
 
 class Log:
@@ -72,7 +73,7 @@ def parser_error(parser: Any) -> ErrorView:
         error = parser.get_error(index)
         text = error.desc()
         first = first or text
-        code = getattr(error.code(), "name", str(error.code()))
+        code = str(error.code()).rpartition(".")[2]  # 8.6's members have no usable name
         deserialize |= code == "MODEL_DESERIALIZE_FAILED"
         # The importer asks for a plugin of the operator's name before it gives up.
         unsupported |= code.startswith("UNSUPPORTED") or "lugin not found" in text or "No importer" in text
@@ -113,6 +114,11 @@ _KNOWN = (
         re.compile(r"optimization profile|in profile \d|profile.*dimension|kMIN|kOPT|kMAX", re.IGNORECASE),
         "PROFILE_INVALID",
         "Check --minShapes, --optShapes and --maxShapes against the model's inputs.",
+    ),
+    (
+        re.compile(r"TensorFormats|allowedFormatSet"),
+        "FORMAT_UNSUPPORTED",
+        "Not every type has every format: check --inputIOFormats and --outputIOFormats.",
     ),
     (
         re.compile(
