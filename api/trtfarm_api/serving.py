@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +18,6 @@ _KEEP_ALIVE_SECONDS = 30
 
 def serve(farm: Farm) -> None:
     """Blocks until SIGTERM or Ctrl-C, and lets requests under way end."""
-    # uvicorn sends itself the signal again when it is done, which must not end us: there is more to close.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     _server(farm, host=farm.settings.host, port=farm.settings.port, log_level="info").run()
 
 

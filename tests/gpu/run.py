@@ -2,9 +2,9 @@
 
     python run.py MODELS OUT STAGE…
 
-MODELS: folder made by export_models.py. OUT: folder for the figures. Stages: smoke, cache, peer_build, fidelity,
-matrix, benchmark, faults, refused. Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's sibling
-``home``. peer_build and fidelity compare with the trtexec that the variable TRTEXEC names.
+MODELS: folder made by export_models.py. OUT: folder for the figures.
+Stages: smoke, cache, peer_build, fidelity, matrix, benchmark, typed, faults, refused. Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's
+sibling ``home``. peer_build and fidelity compare with the trtexec that the variable TRTEXEC names.
 """
 
 from __future__ import annotations
@@ -181,6 +181,16 @@ def matrix(run: Run) -> None:
                         "--duration=1",
                     )
                     run.note(f"{name} batch {batch}", figures(measured))
+
+
+def typed(run: Run) -> None:
+    """Setters that only networks without strong typing have."""
+    with run.worker():
+        for options in (
+            ["--inputIOFormats=fp16:chw", "--outputIOFormats=fp16:chw", "--fp16"],
+            ["--fp16", "--precisionConstraints=obey", "--layerPrecisions=*:fp16"],
+        ):
+            run.note(" ".join(options), brief(run.build("resnet18", *options)))
 
 
 def figures(job: dict[str, Any]) -> Any:

@@ -16,10 +16,11 @@ from trtfarm.contract.jobs import JobState
 from trtfarm.contract.leases import Claim
 from trtfarm.contract.models import ModelManifest
 from trtfarm.store import ArtifactStore, StoreSettings
-from trtfarm_worker.attempt import Attempt, Workshop
+from trtfarm_worker.attempt import Attempt
 from trtfarm_worker.isolation import TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.work import Workshop
 
 MODULE = "tests.unit.fake_tensorrt_child"
 SECONDS = 20
@@ -44,6 +45,7 @@ class Shop:
             database=farm.database,
             store=self.store,
             models=ModelCache(folder / "models", self.store, 10**9),
+            device=None,
             stopping=self.stopping.is_set,
         )
 
@@ -168,4 +170,4 @@ def test_a_lost_model_is_told(shop: Shop) -> None:
     shop.store.delete(claim.spec.model)
     shop.run(claim)
     assert shop.farm.state(claim.job_id) is JobState.FAILED
-    assert code_of(shop, claim) == "MODEL_LOST"
+    assert code_of(shop, claim) == "INPUT_LOST"

@@ -185,6 +185,7 @@ class Agent:
                 return
             claim = self._claim(workshop)
             if claim is None:
+                self._warm(child)
                 self._wait_for_ring(seen)
                 continue
             try:
@@ -223,6 +224,13 @@ class Agent:
                     self._busy -= 1
                     self._changed.notify_all()
         return claim
+
+    @staticmethod
+    def _warm(child: TensorRTChild) -> None:
+        try:
+            child.warm()
+        except ConfigurationError as error:
+            _log.warning("a new TensorRT child does not start: %s", error)
 
     def _wait_for_ring(self, seen: int) -> None:
         with self._changed:

@@ -129,6 +129,11 @@ class TensorRTChild:
         self.kill()
         raise ConfigurationError("TensorRT did not load in time.", hint="Raise worker.child_start_seconds.")
 
+    def warm(self) -> None:
+        """Starts a child if there is none, so that the next job need not wait for it. See ``start``."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
     def run(
         self,
         request: ChildRequest,
@@ -179,9 +184,11 @@ class TensorRTChild:
 
     def _recycle(self, message: Done | Failed) -> None:
         self._builds += 1
-        used_up = self._builds >= self._settings.child_max_builds
-        limit = self._settings.child_max_rss_bytes
-        if used_up or (not isinstance(message, Failed) and message.rss_bytes > limit):
+        if isinstance(message, Failed):
+            unfit = message.tainted
+        else:
+            unfit = message.rss_bytes > self._settings.child_max_rss_bytes
+        if unfit or self._builds >= self._settings.child_max_builds:
             self.kill()
 
     def _send(self, request: ChildRequest) -> None:

@@ -108,9 +108,12 @@ class Combined(Value):
 
 
 class Failed(Value):
+    """``tainted``: TensorRT gave up half-way, and what this process builds next may differ."""
+
     event: Literal["failed"] = "failed"
     error: ErrorView
     retryable: bool = False
+    tainted: bool = False
 
 
 Done = Built | Measured | Combined

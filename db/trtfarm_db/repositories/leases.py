@@ -38,7 +38,7 @@ _NO_LEASE: dict[str, Any] = {
 
 @lru_cache
 def _claim_best(queues: tuple[str, ...], lease_seconds: float) -> ReturningUpdate[Any]:
-    """Claims the best job of these queues that nobody else is claiming, for ``worker``.
+    """Claims the best job of these queues that nobody else is claiming, for ``worker`` on ``device``.
 
     The first rows of every queue come in order from the index on (queue, priority, id), however many jobs
     wait; ``queue IN (...)`` would sort them all.
@@ -70,7 +70,7 @@ def _claim_best(queues: tuple[str, ...], lease_seconds: float) -> ReturningUpdat
             fence=Job.fence + 1,
             attempt=Job.attempt + 1,
             worker_id=bindparam("worker"),
-            gpu_uuid=bindparam("gpu"),
+            gpu_uuid=bindparam("device"),
             lease_expires_at=db_now(lease_seconds),
             started_at=db_now(),
         )
@@ -96,7 +96,7 @@ class LeaseRepository:
             return None
         statement = _claim_best(tuple(queues), self._lease_seconds)
         try:
-            row = self._connection.execute(statement, {"worker": worker_id, "gpu": gpu_uuid}).first()
+            row = self._connection.execute(statement, {"worker": worker_id, "device": gpu_uuid}).first()
         except IntegrityError as error:
             raise GpuBusyError from error
         if row is None:

@@ -124,7 +124,7 @@ class EngineBuilder:
         parser = self._trt.OnnxParser(network, self._logger)
         options.prepare_parser(self._trt, parser, spec.config)
         if not parser.parse_from_file(str(model)):
-            raise BuildRefusedError(diagnostics.parser_error(parser))
+            raise BuildRefusedError(diagnostics.parser_error(parser, model))
 
     def _set_capability(self, config: Any, spec: BuildSpec) -> None:
         if not self._capabilities:

@@ -72,7 +72,8 @@ def handle(
         try:
             return _answer(builder, request, lambda stage, part: send(Progressed(stage=stage, fraction=part)))
         except BuildRefusedError as error:
-            return Failed(error=error.view)
+            # Seen with TensorRT-RTX 1.7.1: after a refused build, the same process builds other bytes.
+            return Failed(error=error.view, tainted=True)
         except TrtFarmError as error:
             return Failed(error=error_view(error))
         except OSError as error:

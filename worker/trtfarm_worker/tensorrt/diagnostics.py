@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 from trtfarm.contract.v1 import ErrorView
+from trtfarm_worker.tensorrt.onnx_nodes import node_at
 
 _LEVELS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "VERBOSE": "V"}
 _LOG_LIMIT_BYTES = 64 * 2**20
@@ -63,7 +65,7 @@ def make_logger(trt: Any, log: Log) -> Any:
     return Logger()
 
 
-def parser_error(parser: Any) -> ErrorView:
+def parser_error(parser: Any, model: Path) -> ErrorView:
     """The nodes that the ONNX parser refuses, the first one in the message."""
     nodes: list[dict[str, Any]] = []
     first = ""
@@ -77,8 +79,10 @@ def parser_error(parser: Any) -> ErrorView:
         deserialize |= code == "MODEL_DESERIALIZE_FAILED"
         # The importer asks for a plugin of the operator's name before it gives up.
         unsupported |= code.startswith("UNSUPPORTED") or "lugin not found" in text or "No importer" in text
-        operator = error.node_operator() if hasattr(error, "node_operator") else ""
-        name = error.node_name() if hasattr(error, "node_name") else ""
+        if hasattr(error, "node_operator"):
+            operator, name = error.node_operator(), error.node_name()
+        else:
+            operator, name = node_at(model, error.node())
         if (operator or name) and len(nodes) < _NODES_TOLD:
             nodes.append({"operator": operator, "node": name, "index": error.node(), "message": text})
     if nodes and unsupported:
@@ -86,7 +90,7 @@ def parser_error(parser: Any) -> ErrorView:
         return ErrorView(
             code="ONNX_UNSUPPORTED_OP",
             message=f"TensorRT has no operator {node['operator']} (node {node['node'] or node['index']!r}).",
-            hint="Replace the operator before exporting, or build with a plugin that provides it.",
+            hint="Replace the operator, export with an older opset, or build with a plugin that provides it.",
             details={"nodes": nodes, "tensorrt": first},
         )
     if deserialize:
@@ -99,6 +103,8 @@ def parser_error(parser: Any) -> ErrorView:
     )
 
 
+# A timing cache that is not taken costs time; 8.6 logs it as an error before it goes on.
+_NOISE = re.compile(r"myelinCache|timing cache", re.IGNORECASE)
 _KNOWN = (
     (
         re.compile(r"Turing|sm_?75|not supported (?:on|for|by)\b.*(?:SM ?\d|compute capab)", re.IGNORECASE),
@@ -132,6 +138,7 @@ _KNOWN = (
 
 def build_error(logged: list[str]) -> ErrorView:
     """The first error TensorRT told, with a hint where the cause is a known one."""
+    logged = [text for text in logged if not _NOISE.search(text)] or logged
     first = _clean(logged[0]) if logged else "TensorRT gave no engine and no reason."
     everything = "\n".join(logged)
     for pattern, code, hint in _KNOWN:
