@@ -3,8 +3,10 @@
     python run.py MODELS OUT STAGE…
 
 MODELS: folder made by export_models.py. OUT: folder for the figures.
-Stages: smoke, cache, peer_build, fidelity, matrix, benchmark, typed, faults, refused. Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's
-sibling ``home``. peer_build and fidelity compare with the trtexec that the variable TRTEXEC names.
+Stages: smoke, cache, peer_build, fidelity, matrix, benchmark, typed, faults, refused.
+
+Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's sibling ``home``. peer_build and fidelity
+compare with the trtexec that the variable TRTEXEC names.
 """
 
 from __future__ import annotations

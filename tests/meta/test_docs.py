@@ -15,7 +15,7 @@ from trtfarm.cli.trtexec_command import META_KEY
 from trtfarm.compose.settings import ApiSettings, WorkerFileSettings
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm_api import metrics
-from trtfarm_api.routes import fleet, health, jobs, models, plans, uploads
+from trtfarm_api.routes import fleet, gpu, health, jobs, models, plans, uploads
 
 SHELL = {"sh", "console"}
 OTHER_VARIABLES = {
@@ -113,7 +113,7 @@ def test_the_readme_names_every_command():
 def test_every_route_is_described_and_no_other():
     routes = {
         f"{method} {route.path}"
-        for module in (uploads, models, jobs, plans, fleet, health)
+        for module in (uploads, models, jobs, plans, gpu, fleet, health)
         for route in module.router.routes
         if getattr(route, "include_in_schema", False)
         for method in route.methods

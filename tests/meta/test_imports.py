@@ -21,7 +21,7 @@ AT_THE_TOP = {
     "fastapi": ("trtfarm_api",),
     "filelock": (),
     "kombu": (),
-    "numpy": (),
+    "numpy": ("trtfarm_worker.tensorrt",),
     "obstore": (),
     "onnx": ("trtfarm.inspection",),
     "prometheus_client": ("trtfarm_api.metrics",),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 _INCOMING = "incoming"
@@ -14,6 +15,7 @@ _INCOMING = "incoming"
 @dataclass(frozen=True, slots=True)
 class DiskFolder:
     root: Path
+    _lasting: set[Path] = field(default_factory=set)  # folders whose own names have been synced
 
     def staging_key(self) -> str:
         """Where to write before publishing. On the same file system, so that a rename publishes."""
@@ -33,8 +35,12 @@ class DiskFolder:
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
-        for folder in final.relative_to(self.root).parents:
-            _fsync(self.root / folder)
+        folders = [self.root / folder for folder in final.relative_to(self.root).parents]
+        _fsync(folders[0])
+        for folder, above in pairwise(folders):
+            if folder not in self._lasting:
+                _fsync(above)
+                self._lasting.add(folder)
 
     def sweep(self, older_than_seconds: float) -> int:
         """Removes what killed writers left. Returns the bytes freed."""

@@ -16,6 +16,7 @@ from trtfarm.errors import DatabaseUnavailableError, StaleFenceError
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
+_GATHER_SECONDS = 0.05  # the first stages of an attempt come one upon another
 
 
 class Heartbeat:
@@ -59,7 +60,8 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._changed.wait(self._interval)
+            if self._changed.wait(self._interval):
+                self._stopped.wait(min(_GATHER_SECONDS, self._interval))
             self._changed.clear()
             if self._stopped.is_set():
                 return

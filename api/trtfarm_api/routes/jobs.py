@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -26,9 +27,6 @@ from trtfarm_db.repositories.jobs import JobRepository
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DocumentRoute)
 IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[\x21-\x7e]+$")]
-
-_POLL_SECONDS = (0.01, 0.5)  # quick after something happened, then slower and slower
-_POLL_GROWTH = 1.1  # so news is about a tenth late of the time that was waited for it
 
 
 @router.post("", status_code=201)
@@ -118,22 +116,21 @@ async def follow_job(
 
     The data of every event is the job as it then stands.
     """
-    interval, shown, pulse = _POLL_SECONDS[0], None, None
-    while True:
-        news: list[JobEvent] = []
-        look = await to_thread.run_sync(_look, farm, job_id, last_event_id, pulse)
-        if look is not None:
-            pulse, job, news = look
-            for event in news:
-                yield ServerSentEvent(data=job, event=event.kind, id=str(event.id))
-                last_event_id = event.id
-            if not news and job.progress is not None and job.progress != shown:
-                yield ServerSentEvent(data=job, event="progress")
-            if job.state.terminal:
-                return
-            shown = job.progress
-        interval = _POLL_SECONDS[0] if news else min(interval * _POLL_GROWTH, _POLL_SECONDS[1])
-        await asyncio.sleep(interval)
+    shown, pulse, changed_at = None, None, time.monotonic()
+    with farm.pace.follower():
+        while True:
+            look = await to_thread.run_sync(_look, farm, job_id, last_event_id, pulse)
+            if look is not None:
+                pulse, job, news = look
+                for event in news:
+                    yield ServerSentEvent(data=job, event=event.kind, id=str(event.id))
+                    last_event_id, changed_at = event.id, time.monotonic()
+                if not news and job.progress is not None and job.progress != shown:
+                    yield ServerSentEvent(data=job, event="progress")
+                if job.state.terminal:
+                    return
+                shown = job.progress
+            await asyncio.sleep(farm.pace.seconds(time.monotonic() - changed_at))
 
 
 def _look(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from sqlalchemy import Connection, delete, select, update
 
 from trtfarm.contract.digest import Digest
@@ -14,19 +17,32 @@ from trtfarm_db.models import Artifact, Model, Plan
 from trtfarm_db.repositories import views
 
 
+@cache
+def _upsert(dialect: str) -> Any:
+    insert = dialect_insert(dialect, Artifact)
+    return insert.on_conflict_do_update(
+        index_elements=[Artifact.digest], set_={"etag": insert.excluded.etag, "verified_at": db_now()}
+    )
+
+
 class ArtifactRepository:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def add(self, blob: PublishedBlob, kind: str) -> None:
         """Records a blob that was just verified; known ones get the new etag."""
-        self._connection.execute(
-            dialect_insert(self._connection.dialect.name, Artifact)
-            .values(digest=str(blob.digest), kind=kind, size_bytes=blob.size_bytes, etag=blob.etag)
-            .on_conflict_do_update(
-                index_elements=[Artifact.digest], set_={"etag": blob.etag, "verified_at": db_now()}
-            )
-        )
+        self.add_all(**{kind: blob})
+
+    def add_all(self, **blobs: PublishedBlob | None) -> None:
+        """``add`` for those that are there, by kind."""
+        rows: list[dict[str, Any]] = [
+            {"digest": str(blob.digest), "kind": kind, "size_bytes": blob.size_bytes, "etag": blob.etag}
+            for kind, blob in blobs.items()
+            if blob is not None
+        ]
+        if rows:
+            rows.sort(key=lambda row: row["digest"])  # all lock them in one order
+            self._connection.execute(_upsert(self._connection.dialect.name), rows)
 
     def find(self, digest: Digest) -> PublishedBlob | None:
         row = self._connection.execute(select(Artifact).where(Artifact.digest == str(digest))).first()

@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, literal_column, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    insert,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -142,10 +151,7 @@ class LeaseRepository:
             StaleFenceError: as in ``renew``.
         """
         self._end(claim, JobState.SUCCEEDED, {})
-        artifacts = ArtifactRepository(self._connection)
-        for kind, blob in (("plan", result.plan), ("io", result.io), ("log", result.log)):
-            if blob is not None:
-                artifacts.add(blob, kind)
+        ArtifactRepository(self._connection).add_all(plan=result.plan, io=result.io, log=result.log)
         spec = claim.spec
         self._connection.execute(
             insert(Plan).values(
@@ -189,10 +195,7 @@ class LeaseRepository:
             "layer_profile": result.layer_profile,
             "layer_information": result.layer_information,
         }
-        artifacts = ArtifactRepository(self._connection)
-        for kind, blob in blobs.items():
-            if blob is not None:
-                artifacts.add(blob, kind)
+        ArtifactRepository(self._connection).add_all(**blobs)
         self._connection.execute(
             insert(Benchmark).values(
                 job_id=claim.job_id,
@@ -264,7 +267,7 @@ class LeaseRepository:
             StaleFenceError: as in ``renew``.
         """
         if self._locked(claim).cancel_requested_at is not None:
-            self._terminate(claim.job_id, JobState.CANCELLED, {})
+            self._end(claim, JobState.CANCELLED, {})
             close_attempts(self._connection, claim.job_id, Outcome.CANCELLED)
             record(self._connection, claim.job_id, "cancelled")
             return
@@ -288,11 +291,11 @@ class LeaseRepository:
         for row in rows:
             error = ErrorView(code="WORKER_LOST", message="The worker stopped answering.")
             if row.cancel_requested_at is not None:
-                self._terminate(row.id, JobState.CANCELLED, {})
+                self._terminate(JobState.CANCELLED, {}, Job.id == row.id)
                 close_attempts(self._connection, row.id, Outcome.LOST)
                 record(self._connection, row.id, "cancelled")
             elif row.attempt >= self._policy.max_attempts:
-                self._terminate(row.id, JobState.FAILED, {"error": error.model_dump(mode="json")})
+                self._terminate(JobState.FAILED, {"error": error.model_dump(mode="json")}, Job.id == row.id)
                 close_attempts(self._connection, row.id, Outcome.LOST)
                 record(self._connection, row.id, "failed", code=error.code, message=error.message)
             else:
@@ -318,15 +321,18 @@ class LeaseRepository:
         return row
 
     def _end(self, claim: Claim, state: JobState, values: dict[str, Any]) -> None:
-        self._locked(claim)
-        self._terminate(claim.job_id, state, values)
+        if not self._terminate(state, values, *self._mine(claim)):
+            raise StaleFenceError
 
-    def _terminate(self, job_id: str, state: JobState, values: dict[str, Any]) -> None:
-        self._connection.execute(
+    def _terminate(self, state: JobState, values: dict[str, Any], *which: ColumnElement[bool]) -> bool:
+        """Whether there was such a job."""
+        ended = self._connection.execute(
             update(Job)
-            .where(Job.id == job_id)
+            .where(*which)
             .values(state=state.value, fence=Job.fence + 1, finished_at=db_now(), **_NO_LEASE, **values)
+            .returning(Job.id)
         )
+        return ended.first() is not None
 
     def _requeue(self, job_id: str, attempt: int, **values: Any) -> None:
         backoff = self._policy.backoff_seconds * 2 ** (attempt - 1)

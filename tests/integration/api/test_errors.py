@@ -128,12 +128,19 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
     bodies = {
         "/v1/uploads": {"json": {"digest": DIGEST, "size_bytes": 1}},
         "/v1/jobs": {"json": {"model": DIGEST, "target": {"gpu": "cc-8.9"}}},
+        "/v1/timing-caches": {"json": {"digest": DIGEST, "gpu": "h200"}},
+        "/v1/timing-caches/{key}/rollback": {"params": {"revision": 1}},
     }
     found = []
     for method, path in routes():
         if path in OPEN | {"/metrics"}:
             continue
-        address = path.replace("{digest}", DIGEST).replace("{job_id}", "x").replace("{upload_id}", "x")
+        address = (
+            path.replace("{digest}", DIGEST)
+            .replace("{job_id}", "x")
+            .replace("{upload_id}", "x")
+            .replace("{key}", "ab" * 32)
+        )
         options = bodies.get(path, {}) if method == "POST" else {"content": b"x"} if method == "PATCH" else {}
         found.append((method, address, options))
     return found
