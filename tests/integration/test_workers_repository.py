@@ -140,7 +140,7 @@ def test_what_nobody_registered_is_not_seen(ask):
 
 
 def test_targets_are_those_that_were_ever_served(ask, register, silent):
-    assert ask("targets") == []
+    assert ask("targets") == {}
     rtx = values.TARGET.runtime
     ask("stopped", register().worker_id)
     silent(register(gpus=("cc-9.0", "cc-12.0")), 100 * 3600)
@@ -148,10 +148,10 @@ def test_targets_are_those_that_were_ever_served(ask, register, silent):
     register(gpus=("h200",), runtime="tensorrt-8.6.0", platform="linux-aarch64")
     register(gpus=("h200",), runtime="tensorrt-8.6.0")
     register(gpus=())
-    assert ask("targets") == [
-        ("cc-12.0", rtx, "linux-x86_64"),
-        ("cc-8.9", rtx, "linux-x86_64"),
-        ("cc-9.0", rtx, "linux-x86_64"),
-        ("h200", "tensorrt-8.6.0", "linux-aarch64"),
-        ("h200", "tensorrt-8.6.0", "linux-x86_64"),
-    ]
+    assert ask("targets") == {
+        ("cc-12.0", rtx, "linux-x86_64"): False,
+        ("cc-8.9", rtx, "linux-x86_64"): False,
+        ("cc-9.0", rtx, "linux-x86_64"): False,
+        ("h200", "tensorrt-8.6.0", "linux-aarch64"): True,
+        ("h200", "tensorrt-8.6.0", "linux-x86_64"): True,
+    }

@@ -151,3 +151,13 @@ def test_fields_that_are_none_are_left_out(capsys: Captured) -> None:
 )
 def test_size(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_what_the_base_install_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback, but what to install."""
+    with pytest.raises(typer.Exit) as exit_, exits(as_json=True):
+        raise ModuleNotFoundError("No module named 'sqlalchemy'", name="sqlalchemy")
+    assert exit_.value.exit_code == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "CONFIGURATION"
+    assert "trtfarm[rtx]" in error["hint"]

@@ -37,7 +37,7 @@ def build(
         str | None, typer.Option(help="tensorrt or tensorrt-rtx, with a version if it matters.")
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--output", help="Where to write the plan; a folder for several targets."),
     ] = None,
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
@@ -139,7 +139,7 @@ def _measure(farm: Session, job: JobView, *, quiet: bool) -> JobView | None:
     return measure(farm, job.plan.digest, None, BenchmarkOptions(), quiet=quiet)
 
 
-def _destination(options: TrtexecOptions, output: Path | None) -> Path | None:
+def _destination(options: TrtexecOptions, output: str | None) -> str | None:
     if "timing_cache_file" in options.tool:
         raise OptionUnsupportedError(
             "--timingCacheFile: the farm keeps timing caches itself.", hint="Leave the option out."
@@ -147,17 +147,18 @@ def _destination(options: TrtexecOptions, output: Path | None) -> Path | None:
     saved = options.tool.get("save_engine")
     if saved and output:
         raise InvalidRequestError("--saveEngine and -o both name the plan's file; give one of them.")
-    return Path(str(saved)) if saved else output
+    return str(saved) if saved else output
 
 
-def _save(farm: Session, job: JobView, destination: Path | None, model: Path, *, many: bool) -> Path | None:
-    """Where the plan lies on this machine; None if it does not."""
+def _save(farm: Session, job: JobView, destination: str | None, model: Path, *, many: bool) -> Path | None:
+    """Where the plan lies on this machine; None if it does not. A folder ends with a slash or is there."""
     if job.plan is None:
         return None
     if destination is None:
         return farm.plan_path(job.plan.digest)
-    folder = many or destination.is_dir()
-    path = destination / f"{model.stem}.{job.target.gpu}.plan" if folder else destination
+    path = Path(destination)
+    if many or destination.endswith("/") or path.is_dir():
+        path /= f"{model.stem}.{job.target.gpu}.plan"
     farm.client.pull(job.plan.digest, path)
     return path
 
@@ -179,7 +180,9 @@ def _print(ended: list[tuple[SubmissionView, JobView]], paths: list[Path | None]
     rows = []
     for (submission, job), path in zip(ended, paths, strict=True):
         result = str(path or (job.plan and job.plan.digest) or "")
-        if job.error is not None:
+        if not job.state.terminal:
+            result = f"job {job.job_id}"
+        elif job.error is not None:
             result = f"[{job.error.code}] {job.error.message}"
         seconds = f"{job.build_seconds:.1f}" if job.build_seconds is not None else ""
         length = size(job.plan.size_bytes) if job.plan else ""

@@ -12,7 +12,7 @@ import typer
 from trtfarm.cli.exit_codes import Exit, exit_code
 from trtfarm.cli.output import print_error, stderr
 from trtfarm.compose.session import Session, session
-from trtfarm.errors import FarmUnreachableError, LocalFileError, TrtFarmError
+from trtfarm.errors import ConfigurationError, FarmUnreachableError, LocalFileError, TrtFarmError
 
 T = TypeVar("T")
 _TAKE_OVER_SECONDS = 60.0
@@ -49,6 +49,9 @@ def exits(*, as_json: bool) -> Iterator[None]:
     except TrtFarmError as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from error
+    except ModuleNotFoundError as error:
+        print_error(_incomplete(error), as_json=as_json)
+        raise typer.Exit(Exit.USAGE) from error
     except BrokenPipeError:
         raise  # whoever read the output has seen enough; typer ends quietly
     except OSError as error:
@@ -57,6 +60,14 @@ def exits(*, as_json: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         stderr.print("Interrupted.")
         raise typer.Exit(130) from None
+
+
+def _incomplete(error: ModuleNotFoundError) -> ConfigurationError:
+    """The base install is a client alone."""
+    return ConfigurationError(
+        f"This needs {error.name}, which is not installed.",
+        hint="Set TRTFARM_URL to use a farm that runs elsewhere, or: pip install 'trtfarm[rtx]'",
+    )
 
 
 def _told(error: OSError) -> str:

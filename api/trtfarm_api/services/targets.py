@@ -18,9 +18,12 @@ _CACHE_SECONDS = 1.0
 
 
 class Served(NamedTuple):
+    """``alive``: a worker for it is there now."""
+
     gpu: str
     runtime: Runtime
     platform: str
+    alive: bool
 
 
 class TargetResolver:
@@ -34,7 +37,7 @@ class TargetResolver:
         self._read_at = float("-inf")
 
     def resolve(self, wanted: TargetRequest, *, wait_for_worker: bool = False) -> Target:
-        """The newest runtime that fits.
+        """The newest runtime that fits, of those whose workers are there if any is.
 
         Raises:
             UnknownGpuError, UnknownRuntimeError: nobody knows of such a thing.
@@ -52,7 +55,7 @@ class TargetResolver:
             and wanted.platform in {None, each.platform}
         ]
         if fits:
-            best = max(fits, key=lambda each: (each.gpu == gpu, each.runtime.version_numbers))
+            best = max(fits, key=lambda each: (each.alive, each.gpu == gpu, each.runtime.version_numbers))
             return Target(
                 gpu=best.gpu,
                 compute_capability=capability,
@@ -70,7 +73,10 @@ class TargetResolver:
             if time.monotonic() - self._read_at > _CACHE_SECONDS:
                 with self._database.transaction() as connection:
                     rows = WorkerRepository(connection).targets()
-                self._served = [Served(gpu, Runtime.parse(runtime), where) for gpu, runtime, where in rows]
+                self._served = [
+                    Served(gpu, Runtime.parse(runtime), where, alive)
+                    for (gpu, runtime, where), alive in rows.items()
+                ]
                 self._read_at = time.monotonic()
             return self._served
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from trtfarm.contract.device import Device
 from trtfarm.contract.jobs import JobState
@@ -46,8 +46,7 @@ class WorkerRepository:
             .where(Job.worker_id == Worker.id, Job.state == JobState.RUNNING)
             .scalar_subquery()
         )
-        alive = Worker.stopped_at.is_(None) & (Worker.last_seen_at > db_now(-ALIVE_SECONDS))
-        query = select(Worker, running.label("running"), alive.label("alive")).order_by(Worker.id.desc())
+        query = select(Worker, running.label("running"), _alive().label("alive")).order_by(Worker.id.desc())
         if not gone:
             query = query.where(Worker.stopped_at.is_(None), Worker.last_seen_at > db_now(-24 * 3600))
         return [
@@ -68,7 +67,18 @@ class WorkerRepository:
             for row in self._connection.execute(query)
         ]
 
-    def targets(self) -> list[tuple[str, str, str]]:
-        """(gpu, runtime, platform) that workers of this farm have ever served."""
-        rows = self._connection.execute(select(Worker.gpus, Worker.runtime, Worker.platform).distinct())
-        return sorted({(gpu, row.runtime, row.platform) for row in rows for gpu in row.gpus})
+    def targets(self) -> dict[tuple[str, str, str], bool]:
+        """(gpu, runtime, platform) that workers of this farm have ever served; True if one is there now."""
+        rows = self._connection.execute(
+            select(Worker.gpus, Worker.runtime, Worker.platform, _alive().label("alive")).distinct()
+        )
+        served: dict[tuple[str, str, str], bool] = {}
+        for row in rows:
+            for gpu in row.gpus:
+                target = (gpu, row.runtime, row.platform)
+                served[target] = served.get(target, False) or bool(row.alive)
+        return served
+
+
+def _alive() -> ColumnElement[bool]:
+    return Worker.stopped_at.is_(None) & (Worker.last_seen_at > db_now(-ALIVE_SECONDS))
