@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import FastAPI
 
 from trtfarm import __version__
@@ -12,10 +14,12 @@ from trtfarm_api import errors
 from trtfarm_api.auth import KeyCache
 from trtfarm_api.dispatcher import Dispatcher
 from trtfarm_api.farm import Farm
+from trtfarm_api.following import Followers
 from trtfarm_api.middleware import BodyLimit, PlainAddress, RequestTimes
 from trtfarm_api.routes import fleet, gpu, health, jobs, models, plans, uploads
 from trtfarm_api.services.submissions import SubmissionService
 from trtfarm_api.services.uploads import UploadService
+from trtfarm_db.notices import Listener
 
 
 def create_app(farm: Farm) -> FastAPI:
@@ -23,10 +27,16 @@ def create_app(farm: Farm) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        del app
+        loop = asyncio.get_running_loop()
         dispatcher = Dispatcher(farm)
+        listener = Listener(
+            farm.database, lambda job_id: loop.call_soon_threadsafe(app.state.followers.tell, job_id)
+        )
+        app.state.followers = Followers(told=lambda: listener.listening)
         dispatcher.start()
+        listener.start()
         yield
+        await to_thread.run_sync(listener.stop)
         dispatcher.stop()
 
     app = FastAPI(

@@ -14,7 +14,6 @@ from trtfarm.ring import Bell
 from trtfarm.store import ArtifactStore
 from trtfarm_api.blobs import Blobs
 from trtfarm_api.metrics import Metrics
-from trtfarm_api.pace import Pace
 from trtfarm_api.settings import ServerSettings
 from trtfarm_db.engine import Database
 
@@ -32,12 +31,10 @@ class Farm:
     require_keys: bool
     blobs: Blobs = field(init=False)
     metrics: Metrics = field(init=False)
-    pace: Pace = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blobs", Blobs(self.database, self.store))
         object.__setattr__(self, "metrics", Metrics(self.database))
-        object.__setattr__(self, "pace", Pace())
 
 
 async def farm_of(connection: HTTPConnection) -> Farm:

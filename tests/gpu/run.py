@@ -3,7 +3,7 @@
     python run.py MODELS OUT STAGE…
 
 MODELS: folder made by export_models.py. OUT: folder for the figures.
-Stages: smoke, cache, peer_build, fidelity, matrix, benchmark, typed, faults, refused.
+Stages: smoke, cache, peer_build, fidelity, matrix, benchmark, typed, two, faults, refused.
 
 Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's sibling ``home``. peer_build and fidelity
 compare with the trtexec that the variable TRTEXEC names.
@@ -162,19 +162,7 @@ def matrix(run: Run) -> None:
                 run.note(name, brief(job))
                 if job["plan"] is None:
                     continue
-                plan = run.out.parent / "plan"
-                run.cli("plan", "pull", job["plan"]["digest"], "-o", str(plan))
-                compared = subprocess.run(
-                    [
-                        sys.executable,
-                        str(HERE / "compare_outputs.py"),
-                        str(plan),
-                        str(run.models / f"{model}.npz"),
-                    ],
-                    capture_output=True,
-                    text=True,
-                )
-                run.note(f"{name} outputs", compared.stdout.strip() or compared.stderr[-800:])
+                compare(run, model, job, name)
                 for batch in (1, 8):
                     measured = run.cli(
                         "benchmark",
@@ -193,6 +181,45 @@ def typed(run: Run) -> None:
             ["--fp16", "--precisionConstraints=obey", "--layerPrecisions=*:fp16"],
         ):
             run.note(" ".join(options), brief(run.build("resnet18", *options)))
+
+
+def two(run: Run) -> None:
+    """Two workers on two GPUs build at the same time with one timing cache."""
+    with run.worker():
+        workers = run.cli("fleet")["workers"]
+        run.note("workers", [(each["worker_id"], each["device"]["uuid"]) for each in workers])
+        pairs = (("resnet18", []), ("resnet18", ["--fp16"])), (("mobilenet_v2", []), ("resnet50", []))
+        for pair in pairs:
+            submitted = []
+            for model, options in pair:
+                path = str(run.models / f"{model}.onnx")
+                arguments = ["build", path, "--gpu", run.gpu, *SHAPES, *OPTIONS, *options, "--detach"]
+                submitted.append((model, options, run.cli(*arguments)["jobs"][0]["job_id"]))
+            for model, options, job_id in submitted:
+                view = run.cli("job", "watch", job_id)
+                worker = view["attempts"][0]["worker_id"]
+                use = view["plan"]["timing_cache"]
+                run.note(
+                    " ".join(["two:", model, *options]), {"worker": worker, "seconds": seconds(view), **use}
+                )
+        (head,) = run.cli("cache", "list")["timing_caches"]
+        history = run.cli("cache", "show", head["key"])["timing_caches"]
+        run.note("revisions", [(each["revision"], each["size_bytes"], each["worker_id"]) for each in history])
+        for model, options in (pairs[0][0], pairs[0][1], pairs[1][1]):
+            job = run.build(model, *options)
+            run.forget(job)
+            run.note(" ".join(["again:", model, *options]), brief(run.build(model, *options)))
+        for model in ("resnet50", "mobilenet_v2"):
+            compare(run, model, run.build(model, "--noTF32"), f"{model} fp32 without TF32")
+
+
+def compare(run: Run, model: str, job: dict[str, Any], name: str) -> None:
+    """A plan's outputs against ONNX Runtime's."""
+    plan = run.out.parent / "plan"
+    run.cli("plan", "pull", job["plan"]["digest"], "-o", str(plan))
+    command = [sys.executable, str(HERE / "compare_outputs.py"), str(plan), str(run.models / f"{model}.npz")]
+    compared = subprocess.run(command, capture_output=True, text=True)
+    run.note(f"{name} outputs", compared.stdout.strip() or compared.stderr[-800:])
 
 
 def figures(job: dict[str, Any]) -> Any:

@@ -11,9 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from trtfarm.contract.target import ENTERPRISE, RTX
 from trtfarm.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -103,10 +102,10 @@ def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[
         bell = LocalBell()
         parts = stack.enter_context(farm(server, database, store, bell))
         agents = []
-        for runtime in runtimes_here():
+        for runtime, gpu in workers_here():
             settings = WorkerSettings(
                 runtime=runtime,
-                gpu=os.environ.get("TRTFARM_WORKER_GPU"),
+                gpu=gpu,
                 scratch=home.path / "scratch",
                 lease_seconds=10,
                 heartbeat_seconds=1,
@@ -117,11 +116,20 @@ def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[
         yield parts, Crew(tuple(agents))
 
 
-def runtimes_here() -> list[str]:
-    """Flavours of TensorRT that this machine can build with: RTX needs no GPU, the other one does."""
-    found = [RTX] if importlib.util.find_spec("tensorrt_rtx") else []
+def workers_here() -> list[tuple[Literal["tensorrt", "tensorrt-rtx"], str | None]]:
+    """(TensorRT flavour, GPU) of the workers this machine can have: RTX needs no GPU, the other one each.
+
+    ``TRTFARM_WORKER_GPU`` keeps to one of several GPUs.
+    """
+    found: list[tuple[Literal["tensorrt", "tensorrt-rtx"], str | None]] = []
+    if importlib.util.find_spec("tensorrt_rtx"):
+        found.append(("tensorrt-rtx", None))
     if importlib.util.find_spec("tensorrt") and _has_driver():
-        found.append(ENTERPRISE)
+        from trtfarm.compose.machine import gpus
+
+        chosen = os.environ.get("TRTFARM_WORKER_GPU")
+        uuids = [chosen] if chosen else [device.uuid for device in gpus()]
+        found += [("tensorrt", uuid) for uuid in uuids]
     return found
 
 

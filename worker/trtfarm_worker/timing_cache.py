@@ -113,7 +113,10 @@ class SharedTimingCache:
                 log_path=str(self._folder / "build.log"),
             )
         )
-        return destination if isinstance(answer, Combined) and answer.ok else None
+        if isinstance(answer, Combined) and answer.ok:
+            return destination
+        _log.warning("the timing cache %s does not combine; this build's timings are dropped", self.key[:12])
+        return None
 
     def _newest(self) -> TimingCacheHead | None:
         with self._shop.database.transaction() as connection:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -19,6 +17,7 @@ from trtfarm_api.auth import Submitter, scoped
 from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import Farm, FarmDep
+from trtfarm_api.following import FollowersDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
 from trtfarm_api.services import SubmissionsDep
 from trtfarm_db.repositories import events
@@ -110,27 +109,31 @@ def _exists(job_id: str, farm: FarmDep) -> None:
     response_class=EventSourceResponse,
 )
 async def follow_job(
-    job_id: str, farm: FarmDep, last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0
+    job_id: str,
+    farm: FarmDep,
+    followers: FollowersDep,
+    last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """Events of a job as they happen, from `Last-Event-ID` on; `progress` between them. Ends with the job.
 
     The data of every event is the job as it then stands.
     """
-    shown, pulse, changed_at = None, None, time.monotonic()
-    with farm.pace.follower():
+    shown, pulse = None, None
+    with followers.follow(job_id) as follower:
         while True:
             look = await to_thread.run_sync(_look, farm, job_id, last_event_id, pulse)
             if look is not None:
                 pulse, job, news = look
                 for event in news:
                     yield ServerSentEvent(data=job, event=event.kind, id=str(event.id))
-                    last_event_id, changed_at = event.id, time.monotonic()
+                    last_event_id = event.id
+                    follower.changed()
                 if not news and job.progress is not None and job.progress != shown:
                     yield ServerSentEvent(data=job, event="progress")
                 if job.state.terminal:
                     return
                 shown = job.progress
-            await asyncio.sleep(farm.pace.seconds(time.monotonic() - changed_at))
+            await follower.wait()
 
 
 def _look(

@@ -8,15 +8,20 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from trtfarm.contract.v1 import JobEvent as Event
 from trtfarm_db.models import Job, JobEvent
+from trtfarm_db.notices import TELL
 
 # Made once: SQLAlchemy keeps what it has worked out about a statement.
 _RECORD = insert(JobEvent)
+_RECORD_AND_TELL = _RECORD.returning(TELL)
 _LAST = select(func.max(JobEvent.id)).where(JobEvent.job_id == Job.id).scalar_subquery()
 _PULSE = select(_LAST, Job.progress).where(Job.id == bindparam("id"))
 
 
 def record(connection: Connection, job_id: str, kind: str, **data: Any) -> None:
-    connection.execute(_RECORD, {"job_id": job_id, "kind": kind, "data": data})
+    # Nobody follows a job yet that has just been queued; and PostgreSQL commits notices one after another.
+    tell = connection.dialect.name == "postgresql" and kind != "queued"
+    statement = _RECORD_AND_TELL if tell else _RECORD
+    connection.execute(statement, {"job_id": job_id, "kind": kind, "data": data})
 
 
 class Pulse(NamedTuple):
