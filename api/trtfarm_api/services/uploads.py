@@ -81,8 +81,7 @@ class UploadService:
 
     def get(self, upload_id: str, principal: str) -> UploadView:
         """Raises NotFoundError."""
-        with self._farm.database.transaction() as connection:
-            request, complete = UploadRepository(connection).get(upload_id, principal)
+        request, complete = self._announced(upload_id, principal)
         return self._view(upload_id, request, complete=complete)
 
     async def append(
@@ -97,11 +96,11 @@ class UploadService:
             SizeExceededError, UploadLockedError, StorageFullError.
             DigestMismatchError, ModelError: the file is not accepted, and its bytes are dropped.
         """
-        view = await to_thread.run_sync(self.get, upload_id, principal)
-        if view.complete:
-            if offset == view.size_bytes:
-                return view
-            raise OffsetMismatchError(f"Upload {upload_id} is complete.", offset=view.size_bytes)
+        request, complete = await to_thread.run_sync(self._announced, upload_id, principal)
+        if complete:
+            if offset == request.size_bytes:
+                return self._view(upload_id, request, complete=True)
+            raise OffsetMismatchError(f"Upload {upload_id} is complete.", offset=request.size_bytes)
         with self._locked(upload_id) as descriptor:
             have = os.fstat(descriptor).st_size
             if have != offset:
@@ -110,10 +109,14 @@ class UploadService:
                     hint=f"Send on from byte {have}.",
                     offset=have,
                 )
-            have = await self._receive(descriptor, chunks, have, view.size_bytes)
-            if have < view.size_bytes:
-                return view.model_copy(update={"offset": have})
-            return await to_thread.run_sync(self._accept, upload_id, principal)
+            have = await self._receive(descriptor, chunks, have, request.size_bytes)
+            if have < request.size_bytes:
+                return self._view(upload_id, request, complete=False)
+            return await to_thread.run_sync(self._accept, upload_id, request)
+
+    def _announced(self, upload_id: str, principal: str) -> tuple[UploadRequest, bool]:
+        with self._farm.database.transaction() as connection:
+            return UploadRepository(connection).get(upload_id, principal)
 
     async def _receive(
         self, descriptor: int, chunks: AsyncIterator[bytes], have: int, size_bytes: int
@@ -131,14 +134,12 @@ class UploadService:
         finally:
             # Also when the client is gone: what came is worth keeping.
             with CancelScope(shield=True):
-                have = await to_thread.run_sync(_keep, descriptor, buffer)
+                have = await to_thread.run_sync(_keep, descriptor, buffer, size_bytes)
             self._farm.metrics.uploaded_bytes.inc(have - began_at)
         return have
 
-    def _accept(self, upload_id: str, principal: str) -> UploadView:
+    def _accept(self, upload_id: str, request: UploadRequest) -> UploadView:
         path = self._path(upload_id)
-        with self._farm.database.transaction() as connection:
-            request, _ = UploadRepository(connection).get(upload_id, principal)
         try:
             info = self._inspect(path, request) if request.kind == "model" else None
             stored = self._farm.store.put_file(path, request.digest, request.size_bytes)
@@ -271,13 +272,18 @@ async def _flowing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _keep(descriptor: int, data: bytes | bytearray) -> int:
-    """Makes all bytes of the file safe, with these at its end; returns how many they are."""
+def _keep(descriptor: int, data: bytes | bytearray, size_bytes: int) -> int:
+    """Makes all bytes of the file safe, with these at its end; returns how many they are.
+
+    A whole file is the store's to make safe.
+    """
     try:
         _write(descriptor, data)
     finally:
-        os.fsync(descriptor)
-    return os.fstat(descriptor).st_size
+        have = os.fstat(descriptor).st_size
+        if have < size_bytes:
+            os.fsync(descriptor)
+    return have
 
 
 def _write(descriptor: int, data: bytes | bytearray) -> None:

@@ -41,11 +41,7 @@ def farm_url(postgres_server: PostgresServer, migrated: str) -> Iterator[str]:
     made = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(migrated))
     postgres_server.execute(made)
     yield postgres_server.url(name)
-    import time
-
-    t0 = time.time()
     postgres_server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-    print("DROP", time.time() - t0)
 
 
 @pytest.fixture(scope="module")
