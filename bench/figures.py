@@ -32,14 +32,14 @@ class Goal:
 
 @dataclass(frozen=True)
 class Figure:
-    """``details``: what the JSON document says beyond the line."""
+    """``details``: what the JSON document says beyond the line. Without a ``goal`` it only informs."""
 
     name: str
     ours: float
     peer: float
     unit: str
     peer_name: str
-    goal: Goal
+    goal: Goal | None
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,7 +48,7 @@ class Figure:
 
     @property
     def met(self) -> bool:
-        return self.goal.met(self)
+        return self.goal is None or self.goal.met(self)
 
     def cells(self) -> tuple[str, ...]:
         return (
@@ -56,8 +56,8 @@ class Figure:
             f"{number(self.ours)}{self.unit}",
             f"{number(self.peer)}{self.unit}",
             f"{self.ratio:.2f}",
-            self.goal.text(self.unit),
-            "met" if self.met else "MISSED",
+            self.goal.text(self.unit) if self.goal else "",
+            ("met" if self.met else "MISSED") if self.goal else "",
             self.peer_name,
         )
 
