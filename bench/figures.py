@@ -69,8 +69,8 @@ class Figure:
             "ratio": self.ratio,
             "unit": self.unit.strip(),
             "peer_name": self.peer_name,
-            "goal": self.goal.text(self.unit),
-            "met": self.met,
+            "goal": self.goal.text(self.unit) if self.goal else None,
+            "met": self.met if self.goal else None,
             **self.details,
         }
 
