@@ -21,7 +21,7 @@ demo: .venv/.ready-demo ## Build real plans for six GPU generations on this mach
 .PHONY: test
 test: lint ## Lint, then all tests, on real Redis and PostgreSQL
 	@echo "test: pytest"
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n logical --maxprocesses=4 --dist=loadfile
 
 .PHONY: lint
 lint: .venv/.ready-dev ## Style, types, and who may import whom
@@ -34,6 +34,11 @@ lint: .venv/.ready-dev ## Style, types, and who may import whom
 .PHONY: bench
 bench: .venv/.ready-dev ## Each figure beside its peer, measured in this run
 	@$(BIN)/python -m bench
+
+.PHONY: chaos
+chaos: .venv/.ready-dev ## A farm under random faults, checked: SEED= JOBS= MINUTES= FAULTS= ON=postgresql|sqlite
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ON),--on $(ON))
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows

@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from port_for import select_random
@@ -57,12 +58,17 @@ def servers() -> Iterator[Servers]:
 
 @dataclass(frozen=True)
 class Farm:
-    """``database`` and ``store`` are the farm's own, for figures that play a worker."""
+    """``database`` and ``store`` are the farm's own, for figures that play a worker.
+
+    ``pids``: of the API, then of the workers.
+    """
 
     port: int
     folder: Path
     database: Database
     store: ArtifactStore
+    database_url: str
+    pids: list[int] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -79,7 +85,7 @@ def farm(servers: Servers, *, workers: int) -> Iterator[Farm]:
         stack.callback(database.close)
         schema.upgrade(database)
         store = StoreSettings(url=(folder / "artifacts").as_uri())
-        here = Farm(select_random(), folder, database, ArtifactStore.open(store))
+        here = Farm(select_random(), folder, database, ArtifactStore.open(store), url)
         environment = {
             "TRTFARM_DATABASE_URL": url,
             "TRTFARM_REDIS_URL": servers.redis.url,
@@ -89,15 +95,15 @@ def farm(servers: Servers, *, workers: int) -> Iterator[Farm]:
         }
         client = stack.enter_context(FarmClient(here.url))
         command = [sys.executable, "-m", "trtfarm"]
-        stack.enter_context(running([*command, "serve"], environment, lambda: _answers(client)))
+        serving = running([*command, "serve"], environment, lambda: _answers(client))
+        here.pids.append(stack.enter_context(serving))
         for number in range(workers):
             more = environment | {
                 "TRTFARM_WORKER_SLOTS": "1",
                 "TRTFARM_WORKER_SCRATCH": str(folder / f"worker-{number}"),
             }
-            stack.enter_context(
-                running([*command, "worker"], more, lambda n=number: len(client.fleet().workers) > n)  # type: ignore[misc]
-            )
+            ready = partial(lambda n: len(client.fleet().workers) > n, number)
+            here.pids.append(stack.enter_context(running([*command, "worker"], more, ready)))
         yield here
 
 
@@ -108,8 +114,8 @@ def open_database(url: str) -> Database:
 @contextlib.contextmanager
 def running(
     command: Sequence[str], environment: Mapping[str, str], ready: Callable[[], bool]
-) -> Iterator[None]:
-    """A process from when it is ready until the block ends.
+) -> Iterator[int]:
+    """The id of a process from when it is ready until the block ends.
 
     Raises:
         BenchError: with the end of its output, if it ends or does not get ready.
@@ -126,7 +132,7 @@ def running(
                     log.seek(0)
                     raise BenchError(f"{' '.join(command)} does not start: {log.read()[-2000:]}")
                 time.sleep(0.05)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:

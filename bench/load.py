@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import re
@@ -52,6 +53,16 @@ class Connection:
         while len(data) < length:
             data += self._more()
         return int(match[1]), data[end + 4 :]
+
+    def send(self, request: bytes) -> None:
+        self._socket.sendall(request)
+
+    def drain(self) -> None:
+        """Reads and drops what comes, until the other side or this one closes the connection."""
+        self._socket.settimeout(None)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(_READ_BYTES):
+                pass
 
     def receive_into(self, request: bytes, buffer: memoryview) -> int:
         """The number of bytes of an answer's body, read through ``buffer`` and dropped."""

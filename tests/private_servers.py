@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,23 @@ class PostgresExecutor(TCPExecutor):
         return True
 
 
+@dataclass(frozen=True)
+class PostgresCluster:
+    """A database cluster that was made, and how to start its server. ``account``: whom as, for Popen."""
+
+    command: list[str]
+    port: int
+    data: Path
+    account: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}@{HOST}:{self.port}/postgres"
+
+
 @contextmanager
-def private_postgres(binaries: Path) -> Iterator[str]:
-    """From the folder of its programs to the URL of its database `postgres`."""
+def postgres_cluster(binaries: Path) -> Iterator[PostgresCluster]:
+    """From the folder of PostgreSQL's programs."""
     with tempfile.TemporaryDirectory(prefix="trtfarm-postgres-") as folder:
         scratch, account = Path(folder), _account()
         data = scratch / "data"
@@ -60,9 +75,17 @@ def private_postgres(binaries: Path) -> Iterator[str]:
             raise OSError(f"{initdb}: {made.stderr.strip()}")
         port = select_random()
         command = [str(binaries / "postgres"), "-D", str(data), "-h", HOST, "-p", str(port), "-k", ""]
+        yield PostgresCluster(command, port, data, account)
+
+
+@contextmanager
+def private_postgres(binaries: Path) -> Iterator[str]:
+    """From the folder of its programs to the URL of its database `postgres`."""
+    with postgres_cluster(binaries) as cluster:
+        how = {"popen_kwargs": cluster.account, "stop_signal": signal.SIGINT}
         # SIGINT is PostgreSQL's fast shutdown, which does not wait for its clients.
-        with _running(PostgresExecutor, command, port, data, popen_kwargs=account, stop_signal=signal.SIGINT):
-            yield f"postgresql://{USER}@{HOST}:{port}/postgres"
+        with _running(PostgresExecutor, cluster.command, cluster.port, cluster.data, **how):
+            yield cluster.url
 
 
 @contextmanager

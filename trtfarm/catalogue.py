@@ -103,6 +103,14 @@ class Catalogue(Value):
             return _slice(self._product(mig["base"], text), mig["profile"], int(mig["gib"]))
         return self._product(text, text)
 
+    def family(self, text: str) -> tuple[GpuEntry, ...]:
+        """Products that a short name could mean: ``A100 80GB`` says neither SXM4 nor PCIe."""
+        words = _words(text)
+        return tuple(entry for entry in self.entries if _means(words, entry))
+
+    def _beginning_with(self, key: str) -> tuple[GpuEntry, ...]:
+        return tuple(entry for entry in self.entries if key and _key(entry.slug).startswith(key))
+
     def _capability(self, text: str) -> Capability | None:
         number = parse_capability(text)
         if number is None:
@@ -121,11 +129,14 @@ class Catalogue(Value):
         if key and key in self._index:
             return self._index[key]
         shown = text.strip()[:80]
-        family = [entry for entry in self.entries if key and _key(entry.slug).startswith(key)]
+        family = self.family(name) or self._beginning_with(key)
+        if len(family) == 1 and _complete(name, family[0]):
+            return family[0]
         if family:
             numbers = sorted({entry.compute_capability for entry in family}, key=float)
+            many = f"could be {len(family)} GPUs" if len(family) > 1 else "is no whole name"
             raise UnknownGpuError(
-                f"{shown!r} is the beginning of {len(family)} names of GPUs.",
+                f"{shown!r} {many}.",
                 hint=f"Say which: {', '.join(entry.slug for entry in family[:_SUGGESTIONS])}; "
                 f"or any of a capability: {', '.join(map(capability_target, numbers))}.",
                 gpu=shown,
@@ -145,6 +156,24 @@ def _key(text: str) -> str:
         return _MARKS.sub("", gpu_slug(text))
     except UnknownGpuError:
         return ""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(gpu_slug(text).split("-"))
+    except UnknownGpuError:
+        return ()
+
+
+def _means(words: tuple[str, ...], entry: GpuEntry) -> bool:
+    """The product's first word comes first; of the others, and its memory, it may have any."""
+    own = entry.slug.split("-")
+    return bool(words) and words[0] == own[0] and set(words) <= {*own, f"{entry.memory_gib}gb"}
+
+
+def _complete(text: str, entry: GpuEntry) -> bool:
+    """Nothing of its name is left out: ``L4 24GB``, but not ``A800 40GB``."""
+    return set(entry.slug.split("-")) <= set(_words(text))
 
 
 def _slice(whole: GpuEntry, profile: str, gib: int) -> GpuEntry:

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from anyio import to_thread
 from fastapi import FastAPI
 
 from trtfarm import __version__
+from trtfarm.errors import DatabaseUnavailableError
 from trtfarm_api import errors
 from trtfarm_api.auth import KeyCache
 from trtfarm_api.dispatcher import Dispatcher
 from trtfarm_api.farm import Farm
 from trtfarm_api.following import Followers
+from trtfarm_api.maintenance.keeper import Keeper
 from trtfarm_api.middleware import BodyLimit, PlainAddress, RequestTimes
-from trtfarm_api.routes import fleet, gpu, health, jobs, models, plans, uploads
+from trtfarm_api.reconciler import Reconciler
+from trtfarm_api.routes import (
+    campaigns,
+    fleet,
+    gpu,
+    health,
+    jobs,
+    models,
+    names,
+    orders,
+    plans,
+    resolve,
+    uploads,
+)
+from trtfarm_api.services.campaigns import CampaignService
+from trtfarm_api.services.orders import OrderService
+from trtfarm_api.services.resolve import ResolveService
 from trtfarm_api.services.submissions import SubmissionService
 from trtfarm_api.services.uploads import UploadService
 from trtfarm_db.notices import Listener
@@ -33,11 +51,19 @@ def create_app(farm: Farm) -> FastAPI:
             farm.database, lambda job_id: loop.call_soon_threadsafe(app.state.followers.tell, job_id)
         )
         app.state.followers = Followers(told=lambda: listener.listening)
+        keeper = Keeper(farm)
+        reconciler = Reconciler(app.state.orders, farm.settings.order_seconds)
         dispatcher.start()
+        keeper.start()
+        reconciler.start()
         listener.start()
+        with suppress(DatabaseUnavailableError):  # the next start will do
+            await to_thread.run_sync(app.state.uploads.remove_accepted)
         yield
         await to_thread.run_sync(listener.stop)
+        await to_thread.run_sync(keeper.stop)
         dispatcher.stop()
+        await to_thread.run_sync(reconciler.stop)
 
     app = FastAPI(
         title="trtfarm",
@@ -49,8 +75,11 @@ def create_app(farm: Farm) -> FastAPI:
     app.state.farm = farm
     app.state.keys = KeyCache(farm.database)
     app.state.submissions = SubmissionService(farm)
+    app.state.campaigns = CampaignService(farm, app.state.submissions)
+    app.state.orders = OrderService(farm, app.state.submissions)
+    app.state.resolver = ResolveService(farm, app.state.submissions)
     app.state.uploads = UploadService(farm)
-    for module in (uploads, models, jobs, plans, gpu, fleet, health):
+    for module in (uploads, models, names, jobs, campaigns, orders, plans, resolve, gpu, fleet, health):
         app.include_router(module.router)
     errors.install(app)
     app.add_middleware(BodyLimit)

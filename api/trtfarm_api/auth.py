@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from anyio import to_thread
+from anyio import fail_after, to_thread
 from fastapi import Depends, Request
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Scope
-from trtfarm.errors import AuthRequiredError, ScopeMissingError
+from trtfarm.errors import AuthRequiredError, DatabaseUnavailableError, ScopeMissingError
 from trtfarm_api.farm import FarmDep
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.keys import KeyRepository
 
 _CACHE_SECONDS = 5.0
 _CACHE_ENTRIES = 10_000
+_STALE_SECONDS = 3600.0  # of a key, where the database need not be asked
+_PATIENCE_SECONDS = 3.0  # there, before it counts as away
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Principal:
 
     name: str
     scope: Scope
+
+    def require(self, scope: Scope) -> None:
+        """Raises ScopeMissingError."""
+        if not self.scope.includes(scope):
+            raise ScopeMissingError(f"This needs a key with scope {scope}; yours has {self.scope}.")
 
 
 LOCAL = Principal("local", Scope.ADMIN)
@@ -39,13 +47,23 @@ class KeyCache:
         self._database = database
         self._entries: dict[Digest, tuple[float, Principal]] = {}
 
-    async def check(self, key: str) -> Principal:
-        """Raises AuthError, KeyRevokedError."""
+    async def check(self, key: str, *, without_database: bool = False) -> Principal:
+        """``without_database``: while that is away, a key found valid within the last hour still is.
+
+        Raises:
+            AuthError, KeyRevokedError, DatabaseUnavailableError.
+        """
         name, now = Digest.of_bytes(key.encode()), time.monotonic()
         until, principal = self._entries.get(name, (0.0, LOCAL))
         if now < until:
             return principal
-        principal = await to_thread.run_sync(self._read, key)
+        try:
+            with fail_after(_PATIENCE_SECONDS if without_database else math.inf):
+                principal = await to_thread.run_sync(self._read, key, abandon_on_cancel=without_database)
+        except (DatabaseUnavailableError, TimeoutError) as error:
+            if without_database and now < until + _STALE_SECONDS:
+                return principal
+            raise DatabaseUnavailableError from error
         if len(self._entries) >= _CACHE_ENTRIES:
             self._entries.clear()
         self._entries[name] = (now + _CACHE_SECONDS, principal)
@@ -56,7 +74,9 @@ class KeyCache:
             return Principal(*KeyRepository(connection).check(key))
 
 
-def requires(scope: Scope) -> Callable[[Request, FarmDep], Awaitable[Principal]]:
+def requires(
+    scope: Scope, *, without_database: bool = False
+) -> Callable[[Request, FarmDep], Awaitable[Principal]]:
     """A dependency that lets through who has ``scope``.
 
     Raises:
@@ -70,9 +90,8 @@ def requires(scope: Scope) -> Callable[[Request, FarmDep], Awaitable[Principal]]
         if kind.lower() != "bearer" or not key:
             raise AuthRequiredError(hint="Set TRTFARM_API_KEY, or send: Authorization: Bearer <key>.")
         cache: KeyCache = request.app.state.keys
-        principal = await cache.check(key.strip())
-        if not principal.scope.includes(scope):
-            raise ScopeMissingError(f"This needs a key with scope {scope}; yours has {principal.scope}.")
+        principal = await cache.check(key.strip(), without_database=without_database)
+        principal.require(scope)
         return principal
 
     return dependency

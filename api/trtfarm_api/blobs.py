@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.leases import PublishedBlob
 from trtfarm.errors import BlobCorruptError, BlobMissingError
 from trtfarm.store import ArtifactStore
+from trtfarm_api.metrics import Metrics
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.artifacts import ArtifactRepository
 
+_STATS_AT_ONCE = 16  # a store far away answers many questions in the time of one
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +30,8 @@ class Blobs:
     it is served again; if it is wrong, it goes into quarantine and counts as missing.
     """
 
-    def __init__(self, database: Database, store: ArtifactStore) -> None:
+    def __init__(self, database: Database, store: ArtifactStore, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._database = database
         self._store = store
 
@@ -37,7 +43,7 @@ class Blobs:
             raise BlobMissingError(f"The farm has no artifact {digest}.")
         found = self._store.stat(digest)
         if found is None:
-            self._forget(digest)
+            self.take_out(known)
             raise BlobMissingError(f"The artifact {digest} is gone from the store.")
         if found.etag == known.etag and found.size_bytes == known.size_bytes:
             return known
@@ -45,9 +51,7 @@ class Blobs:
             with self._database.transaction() as connection:
                 ArtifactRepository(connection).verified(digest, found.etag)
             return PublishedBlob(digest=digest, size_bytes=found.size_bytes, etag=found.etag)
-        _log.error("artifact %s is corrupt; it goes into quarantine", digest)
-        self._store.quarantine(digest)
-        self._forget(digest)
+        self.take_out(known)
         raise BlobCorruptError(f"The artifact {digest} was damaged and has been taken out of service.")
 
     def usable(self, digest: Digest) -> bool:
@@ -57,6 +61,42 @@ class Blobs:
             return False
         return True
 
-    def _forget(self, digest: Digest) -> None:
+    def lost(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Those that are not usable, with one look into the store for each."""
+        listed = list(dict.fromkeys(digests))
+        if not listed:
+            return set()
         with self._database.transaction() as connection:
-            ArtifactRepository(connection).remove(digest)
+            known = ArtifactRepository(connection).find_all(listed)
+
+        def untouched(digest: Digest) -> bool:
+            found, expected = self._store.stat(digest), known.get(digest)
+            return (
+                found is not None
+                and expected is not None
+                and (found.etag, found.size_bytes) == (expected.etag, expected.size_bytes)
+            )
+
+        with ThreadPoolExecutor(min(len(listed), _STATS_AT_ONCE), thread_name_prefix="stat") as pool:
+            good = list(pool.map(untouched, listed))
+        doubtful = [digest for digest, fine in zip(listed, good, strict=True) if not fine]
+        return {digest for digest in doubtful if not self.usable(digest)}
+
+    def take_out(self, known: PublishedBlob) -> bool:
+        """No longer hands out what is missing or corrupt; the bytes, if there are any, go into quarantine.
+
+        Nothing is done, and False returned, if somebody has published it anew.
+        """
+        digest = known.digest
+        with self._database.transaction() as connection:
+            artifacts = ArtifactRepository(connection)
+            if not artifacts.locked(known):
+                return False
+            reason = "missing"
+            with contextlib.suppress(BlobMissingError):
+                self._store.quarantine(digest)
+                reason = "corrupt"
+            artifacts.remove(digest)
+        self._metrics.lost.labels(reason).inc()
+        _log.error("artifact %s is %s; it is out of service", digest, reason)
+        return True

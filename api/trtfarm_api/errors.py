@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from trtfarm import errors
 from trtfarm.contract.v1 import Problem
+from trtfarm.store import is_full
 from trtfarm_api.blobs import BlobGoneError
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
     (errors.UploadLockedError, 423),
     (errors.InvalidRequestError, 422),
     (BlobGoneError, 410),
+    (errors.UploadExpiredError, 410),
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (errors.StorageFullError, 507),
@@ -72,6 +74,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _nobody)
+    app.add_exception_handler(OSError, _file_error)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -113,6 +116,13 @@ def _nobody(request: Request, error: Exception) -> Response:
     """The client went away while it sent something: nothing is wrong here, and nobody hears the answer."""
     del request, error
     return Response(status_code=_CLIENT_CLOSED)
+
+
+def _file_error(request: Request, error: Exception) -> JSONResponse:
+    """A full disk shows wherever something is written."""
+    if isinstance(error, OSError) and is_full(error):
+        return _farm_error(request, errors.StorageFullError("A disk of the farm is full."))
+    raise error
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends
@@ -13,8 +14,11 @@ from trtfarm.inspection.pool import InspectionPool
 from trtfarm.ring import Bell
 from trtfarm.store import ArtifactStore
 from trtfarm_api.blobs import Blobs
+from trtfarm_api.forecasts import Forecasts
+from trtfarm_api.maintenance.settings import MaintenanceSettings
 from trtfarm_api.metrics import Metrics
 from trtfarm_api.settings import ServerSettings
+from trtfarm_api.space import free_bytes
 from trtfarm_db.engine import Database
 
 
@@ -29,12 +33,19 @@ class Farm:
     catalogue: Catalogue
     inspection: InspectionPool
     require_keys: bool
+    maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     blobs: Blobs = field(init=False)
     metrics: Metrics = field(init=False)
+    forecasts: Forecasts = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "blobs", Blobs(self.database, self.store))
         object.__setattr__(self, "metrics", Metrics(self.database))
+        places = {"staging": self.settings.staging, "store": self.store.folder}
+        for place, folder in places.items():
+            if folder is not None:
+                self.metrics.disk_free_bytes.labels(place).set_function(partial(free_bytes, folder))
+        object.__setattr__(self, "blobs", Blobs(self.database, self.store, self.metrics))
+        object.__setattr__(self, "forecasts", Forecasts(self.database))
 
 
 async def farm_of(connection: HTTPConnection) -> Farm:

@@ -14,6 +14,7 @@ _LOOKS_PER_SECOND = 200  # of all followers together
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.02, 0.5
 _SHORTEST_WHEN_TOLD_SECONDS = 0.25  # progress comes without a notice, and a notice may get lost
 _LATENESS = 0.1
+_FIRST_FORECAST_SECONDS, _FORECAST_SECONDS = 0.5, 2.0
 
 
 class Followers:
@@ -23,6 +24,13 @@ class Followers:
         self._told = told
         self._events: dict[str, set[asyncio.Event]] = {}
         self._count = 0
+        self.ended = False
+
+    def end(self) -> None:
+        """The server stops: streams end at once, and who followed goes on with the next server."""
+        self.ended = True
+        for job_id in list(self._events):
+            self.tell(job_id)
 
     def tell(self, job_id: str) -> None:
         """Something has happened to a job."""
@@ -56,10 +64,18 @@ class Follower:
         self._followers = followers
         self._event = event
         self._loop = asyncio.get_running_loop()
-        self._changed_at = self._loop.time()
+        self.changed()
 
     def changed(self) -> None:
         self._changed_at = self._loop.time()
+        self._forecast_at = self._changed_at + _FIRST_FORECAST_SECONDS
+
+    def forecast_due(self) -> bool:
+        """Now and then while nothing happens; not for what is over in a moment."""
+        if self._loop.time() < self._forecast_at:
+            return False
+        self._forecast_at = self._loop.time() + _FORECAST_SECONDS
+        return True
 
     async def wait(self) -> None:
         """Until it is time to look: also for what was told since the last wait."""

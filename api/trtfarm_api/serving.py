@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trtfarm import __version__
+from trtfarm.contract.v1 import VERSION_HEADER
 from trtfarm_api.app import create_app
 from trtfarm_api.farm import Farm
 
@@ -41,12 +43,24 @@ def serving(farm: Farm, socket: Path) -> Iterator[None]:
 def _server(farm: Farm, **options: Any) -> Any:
     import uvicorn
 
+    app = create_app(farm)
     config = uvicorn.Config(
-        create_app(farm),
+        app,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=10,
         access_log=False,
         server_header=False,
+        headers=[(VERSION_HEADER, __version__)],
         **options,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    shut_down = server.shutdown
+
+    async def shutdown(sockets: Any = None) -> None:
+        # The lifespan would be told only when all connections have ended.
+        if hasattr(app.state, "followers"):  # else it never started
+            app.state.followers.end()
+        await shut_down(sockets)
+
+    server.shutdown = shutdown  # type: ignore[method-assign]
+    return server

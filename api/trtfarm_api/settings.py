@@ -17,7 +17,9 @@ class ServerSettings(BaseModel):
         host, port: where it listens. Anything but loopback demands API keys.
         staging: folder for uploads under way; as large as the largest models together.
         max_upload_bytes: largest file accepted.
+        disk_reserve_bytes: an upload that would leave less on the disk of staging or store is refused.
         dispatch_seconds: how often expired leases are reaped and queued jobs rung again.
+        order_seconds: how often standing orders are reconciled with the fleet.
         lease_seconds: how long the reaper holds still after the database was away.
         retry: when a job whose workers are lost is given up.
         inspection_timeout_seconds, inspection_memory_bytes: limits for reading an uploaded ONNX file.
@@ -29,7 +31,9 @@ class ServerSettings(BaseModel):
     port: int = Field(default=8420, ge=0, le=65535)
     staging: Path = Path("/var/tmp/trtfarm/uploads")  # noqa: S108 - a default for people to change
     max_upload_bytes: int = Field(default=200 * 2**30, ge=1)
+    disk_reserve_bytes: int = Field(default=2**30, ge=0)
     dispatch_seconds: float = Field(default=5, gt=0)
+    order_seconds: float = Field(default=10, gt=0)
     lease_seconds: float = Field(default=60, gt=0)
     retry: RetryPolicy = RetryPolicy()
     inspection_timeout_seconds: float = Field(default=120, gt=0)

@@ -18,6 +18,11 @@ from trtfarm_db.settings import DatabaseSettings
 _TRUSTED_SECONDS = 1.0  # a connection used so lately is not asked whether it is still there
 # Older SQLite can corrupt a WAL database when the log is reset (fixed in 3.51.3).
 _WAL_SAFE = (3, 51, 3)
+_NOT_NOW = frozenset({"25006"})  # read-only: a standby, in the middle of a failover
+
+
+class CommitUnknownError(DatabaseUnavailableError):
+    """The database went away while it committed: the change may have been made, or not."""
 
 
 class Database:
@@ -44,18 +49,13 @@ class Database:
                 f"The database {url.get_backend_name()} is not supported.",
                 hint="Use postgresql+psycopg:// or sqlite:///.",
             )
-        milliseconds = int(settings.statement_timeout_seconds * 1000)
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=settings.pool_size,
             max_overflow=settings.pool_size,
             pool_timeout=settings.connect_timeout_seconds,
-            connect_args={
-                "connect_timeout": settings.connect_timeout_seconds,
-                "application_name": process_name,
-                "options": f"-c statement_timeout={milliseconds} -c timezone=UTC",
-            },
         )
+        _connect_bounded(engine, settings, process_name)
         _ping_idle_connections(engine)
         return cls(engine)
 
@@ -65,19 +65,47 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: the database went away, or is too busy to answer.
+            CommitUnknownError: it went away during COMMIT; look what has become of the transaction.
         """
+        committing = False
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except (OperationalError, PoolTimeoutError) as error:
-            raise DatabaseUnavailableError from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailableError from error
-            raise
+                committing = True
+        except (DBAPIError, PoolTimeoutError) as error:
+            if not _means_unavailable(error):
+                raise
+            raise (CommitUnknownError if committing else DatabaseUnavailableError) from error
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes work on it, too. An SQLite file has one controller."""
+        return self.engine.dialect.name != "sqlite"
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _means_unavailable(error: Exception) -> bool:
+    if isinstance(error, OperationalError | PoolTimeoutError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _NOT_NOW
+
+
+def _connect_bounded(engine: Engine, settings: DatabaseSettings, process_name: str) -> None:
+    from trtfarm_db.postgres import BoundedConnection, bound_seconds, connect_arguments
+
+    ours = connect_arguments(settings, process_name)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, args: Any, given: dict[str, Any]) -> Any:
+        del dialect, record
+        options = f"{ours['options']} {given.pop('options', '')}"
+        return BoundedConnection.bounded(
+            bound_seconds(settings), *args, **(ours | given | {"options": options})
+        )
 
 
 def _ping_idle_connections(engine: Engine) -> None:

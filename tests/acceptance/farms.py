@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +70,14 @@ class RedisProcess:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = select_random()
+        self.port = select_random()
         self._stack = ExitStack()
-        self.url = f"redis://{HOST}:{self._port}/0"
+        self.url = f"redis://{HOST}:{self.port}/0"
 
     def start(self) -> None:
         binary = services.redis_on_path() or services.redis_in_wheel()
         assert binary is not None
-        command = [binary, "--bind", HOST, "--port", str(self._port), "--save", "", "--dir", self._folder]
+        command = [binary, "--bind", HOST, "--port", str(self.port), "--save", "", "--dir", self._folder]
         log = self._folder / "redis.log"
         self._stack.enter_context(running(command, clean_environment(), log))
         wait_until("Redis answers", self.answers)
@@ -139,13 +139,15 @@ class Farm:
             return False
 
     @contextmanager
-    def worker(self, name: str, **settings: object) -> Iterator[Worker]:
+    def worker(
+        self, name: str, program: Sequence[str | Path] = (TRTFARM,), **settings: object
+    ) -> Iterator[Worker]:
         """A worker with one slot and a scratch folder of its own, ready to claim."""
         env = self.env | {"TRTFARM_WORKER_SCRATCH": str(self.folder / name)}
         env |= {key: str(value) for key, value in settings.items()}
         log = self._log(name)
         earlier = len(log.read_text()) if log.exists() else 0
-        worker = Worker([TRTFARM, "worker"], env, log)
+        worker = Worker([*program, "worker"], env, log)
 
         def registered() -> re.Match[str] | None:
             assert worker.running, worker.text()

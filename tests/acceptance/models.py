@@ -99,3 +99,17 @@ def with_external_data(path: Path, layers: int, side: int) -> Path:
         weights,
     )
     return _save(path, graph)
+
+
+def padded(path: Path, size_bytes: int) -> Path:
+    """A small model of at least so many bytes."""
+    weights = np.random.default_rng(size_bytes).standard_normal((size_bytes // 64 + 1, 16)).astype(np.float32)
+    rows = weights.shape[0]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")],
+        "padded",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, rows])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return _save(path, graph)

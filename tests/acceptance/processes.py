@@ -109,12 +109,12 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def tensorrt_children(pid: int) -> list[int]:
-    """The children of a worker that run TensorRT."""
+def tensorrt_children(pid: int, module: str = "trtfarm_worker.tensorrt.child") -> list[int]:
+    """The children of a worker that run TensorRT, or what stands in for it."""
     found = []
     for process in descendants(pid):
         try:
-            if "trtfarm_worker.tensorrt.child" in process.cmdline():
+            if module in process.cmdline():
                 found.append(process.pid)
         except psutil.Error:  # it has just ended
             continue

@@ -52,9 +52,8 @@ def test_what_is_no_onnx_file(farm: Farm, tmp_path: Path, kind: str) -> None:
 
 
 def test_no_file(farm: Farm, tmp_path: Path) -> None:
-    error = check(
-        farm.cli("build", tmp_path / "none.onnx", "--gpu", "cc-8.9", "--json"), 2, "ONNX_PARSE_ERROR"
-    )
+    done = farm.cli("build", tmp_path / "none.onnx", "--gpu", "cc-8.9", "--json")
+    error = check(done, 2, "LOCAL_FILE")
     assert "none.onnx" in error["message"]
 
 
@@ -66,7 +65,7 @@ def test_no_file(farm: Farm, tmp_path: Path) -> None:
         (["--gpu", "cc-8.9", "--runtime", "tensorrt-10.0.1"], "UNKNOWN_RUNTIME", "tensorrt-10.0.1"),
         (["--gpu", "cc-8.9", "--runtime", "openvino"], "UNKNOWN_RUNTIME", "openvino"),
         (["--gpu", "cc-8.9", "--builderOptimisationLevel=3"], "OPTION_UNKNOWN", "builderOptimisationLevel"),
-        (["--gpu", "cc-8.9", "--fp16"], "OPTION_UNSUPPORTED", "fp16"),
+        (["--gpu", "cc-8.9", "--int8"], "OPTION_UNSUPPORTED", "int8"),
         (["--gpu", "cc-8.9", "--duration=10"], "OPTION_UNSUPPORTED", "duration"),
         (["--gpu", "cc-8.9", "--memPoolSize=workspace:lots"], "VALIDATION_ERROR", "memPoolSize"),
         (["--gpu", "cc-8.9", "--timeout", "0"], "VALIDATION_ERROR", "timeout"),
@@ -86,9 +85,9 @@ def test_the_nearest_spelling_is_offered(farm: Farm) -> None:
     assert "rtx-4090" in farm.cli("build", SQUEEZENET, "--gpu", "rtx-4900", "--json").error["hint"]
 
 
-def test_fp16_on_rtx_says_what_to_do_instead(farm: Farm) -> None:
-    done = farm.cli("build", SQUEEZENET, "--gpu", "cc-8.9", "--fp16", "--json")
-    assert "--fp16" in done.error["message"]
+def test_int8_on_rtx_says_what_to_do_instead(farm: Farm) -> None:
+    done = farm.cli("build", SQUEEZENET, "--gpu", "cc-8.9", "--int8", "--json")
+    assert "--int8" in done.error["message"]
     assert "tensorrt-rtx" in done.error["message"]
     assert done.error["hint"]
 

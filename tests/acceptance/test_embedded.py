@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.acceptance.processes import Process, clean_environment, running, wait
 
 CAPABILITIES = {"cc-7.5", "cc-8.0", "cc-8.6", "cc-8.9", "cc-12.0", "cc-12.1"}
 LONG = models.light("inception_v2")
+RTX_VERSION = importlib.metadata.version("tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,8 @@ class Shell:
 
     def building(self) -> None:
         """Waits until TensorRT writes the log of some build."""
-        logs = self.folder / "home/scratch/attempts"
-        wait_until(
-            "a build is under way", lambda: [p for p in logs.glob("*/*/build.log") if p.stat().st_size]
-        )
+        logs = self.folder / "home/scratch/spool"
+        wait_until("a build is under way", lambda: [p for p in logs.glob("*/build.log") if p.stat().st_size])
 
     def only_job(self) -> dict[str, str]:
         (job,) = self.run("job", "list", "--json").document["jobs"]
@@ -189,3 +189,35 @@ def test_serve_embedded_stays_on_this_machine(shell: Shell) -> None:
     done = shell.run("serve", "--embedded", "--host", "0.0.0.0")
     assert done.code == 2
     assert "loopback" in done.err
+
+
+def test_a_campaign(shell: Shell) -> None:
+    """Declared, left alone, come back to, and declared again."""
+    model = models.small(shell.folder / "small.onnx", seed=1)
+    command = ("campaign", "submit", model, "--gpu", "rtx-4090", "--gpu", "l4", "--gpu", "cc-12.0")
+    options = ("--config", "plain=", "--config", "exact=--noTF32", "--name", "mine", "--json")
+    wanted = (*command, *options, "--runtime", f"tensorrt-rtx-{RTX_VERSION}", "--wait-for-worker")
+    detached = shell.run(*wanted, "--detach")
+    assert detached.code == 0, detached
+    assert [job["state"] for job in detached.document["jobs"]] == ["queued"] * 4
+    cancelled = shell.run("campaign", "cancel", "mine")
+    assert "mine: 4 cancelled, 0 being cancelled. Take it up again: trtfarm campaign fill" in cancelled.err
+    (listed,) = shell.run("campaign", "list", "--json").document["campaigns"]
+    assert (listed["name"], listed["coverage"]["holes"], listed["cancelled_at"] is None) == ("mine", 4, False)
+    filled = shell.run("campaign", "fill", "mine", "--detach")
+    assert filled.code == 0, filled
+    assert "4 jobs created" in filled.err
+    assert "No worker is there now for" in filled.err
+    watched = shell.run("campaign", "show", "mine", "--watch")
+    assert watched.code == 0, watched
+    assert "mine: 4/4 built." in watched.err
+    again = shell.run(*command, *options)
+    assert again.code == 0, again
+    assert {job["disposition"] for job in again.document["jobs"]} == {"reused"}
+    assert {(job["config"], job["target"]["gpu"]) for job in again.document["jobs"]} == {
+        (config, gpu) for config in ("plain", "exact") for gpu in ("cc-8.9", "cc-12.0")
+    }
+    assert all(Path(job["plan"]["path"]).is_file() for job in again.document["jobs"])
+    for gpu in ("l4", "NVIDIA GeForce RTX 4090"):
+        plans = shell.run("plan", "list", "--gpu", gpu, "--json").document["plans"]
+        assert [plan["target"]["gpu"] for plan in plans] == ["cc-8.9"] * 2

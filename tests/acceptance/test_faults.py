@@ -5,20 +5,25 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
+from sqlalchemy.engine import make_url
 
 from tests import services
 from tests.acceptance import models
 from tests.acceptance.farms import TRTFARM, Farm, Worker, a_farm
-from tests.acceptance.processes import alive, kill, running, tensorrt_children, wait_until
+from tests.acceptance.processes import Process, alive, kill, running, tensorrt_children, wait_until
 
 NOTICED_SECONDS = 2
+LEASE_SECONDS = 2
 LONG = models.light("inception_v2")  # some seconds of TensorRT at work
 LONGER = models.light("densenet121")
 RTX_VERSION = importlib.metadata.version("tensorrt-rtx")
@@ -36,9 +41,10 @@ def farm(
         a_farm(
             folder,
             postgres_server,
-            TRTFARM_WORKER_LEASE_SECONDS=2,
+            TRTFARM_WORKER_LEASE_SECONDS=LEASE_SECONDS,
             TRTFARM_WORKER_HEARTBEAT_SECONDS=0.5,
             TRTFARM_SERVER_DISPATCH_SECONDS=0.5,
+            TRTFARM_SERVER_LEASE_SECONDS=2,
             TRTFARM_SERVER_RETRY='{"backoff_seconds": 0.2}',
             TRTFARM_WORKER_RETRY='{"backoff_seconds": 0.2}',
         ) as farm,
@@ -73,6 +79,21 @@ def outcomes(job: dict[str, Any]) -> list[str]:
     return [attempt["outcome"] for attempt in job["attempts"]]
 
 
+DEAF = """
+import sys, time
+from trtfarm_worker.agent import Agent
+Agent.wait_until_free = lambda self: time.sleep(600)  # Celery's consumer hangs after the first ring
+from trtfarm.cli.main import main
+main()
+"""
+
+
+def pauses(farm: Farm, worker: Worker) -> list[str]:
+    workers = farm.http.get("/v1/fleet").json()["workers"]
+    (mine,) = [each for each in workers if each["worker_id"] == worker.worker_id]
+    return list(mine["condition"]["paused"])
+
+
 def test_a_killed_worker_takes_its_child_along_and_the_other_does_the_job(farm: Farm) -> None:
     with farm.worker("lost-1") as one, farm.worker("lost-2") as two:
         job_id = submit_long(farm)
@@ -88,17 +109,17 @@ def test_a_killed_worker_takes_its_child_along_and_the_other_does_the_job(farm: 
 
 
 def test_what_a_killed_worker_left_on_its_disk_goes_when_one_starts_there(farm: Farm) -> None:
-    attempts = farm.folder / "messy" / "attempts"
+    spool = farm.folder / "messy" / "spool"
     with farm.worker("messy") as worker:
         job_id = submit_long(farm)
         farm.building(job_id)
         worker.kill()
-        assert [each for each in attempts.iterdir() if any(each.iterdir())]
-    with farm.worker("messy") as worker:
-        assert [each.name for each in attempts.iterdir()] == [worker.worker_id]
+        assert [each for each in spool.iterdir() if any(each.iterdir())]
+    with farm.worker("messy"):
+        assert not [each for each in spool.iterdir() if each.name.endswith(".1")]
         farm.cli("job", "cancel", job_id)
         farm.wait_for(job_id, "cancelled", "succeeded")
-    assert not list(attempts.iterdir())
+    assert not list(spool.iterdir())
 
 
 def test_a_killed_child_is_noticed_and_the_build_tried_again(farm: Farm) -> None:
@@ -140,6 +161,33 @@ def test_a_build_that_crashes_again_is_given_up(farm: Farm, tmp_path: Path) -> N
         assert farm.wait_for(other, "succeeded", "failed")["state"] == "succeeded"
 
 
+def test_a_slot_that_crashes_with_every_job_pauses_and_goes_on(farm: Farm) -> None:
+    limits = {"TRTFARM_WORKER_BREAKER_CRASHES": 2, "TRTFARM_WORKER_BREAKER_SECONDS": 4}
+    with farm.worker("unsound", **limits) as worker:
+        for _ in range(2):
+            job_id = submit_long(farm)
+            farm.building(job_id)
+            kill(only_child(worker))
+            farm.wait_for(job_id, "queued")
+            farm.cli("job", "cancel", job_id)
+        wait_until("it pauses", lambda: pauses(farm, worker) == ["crashes"], 10)
+        assert "paused (crashes)" in farm.cli("fleet").out
+        assert metric(farm, 'trtfarm_workers_paused{reason="crashes"}') == 1
+        job = farm.wait_for(submit_long(farm), "succeeded", "failed")
+        assert (job["state"], outcomes(job)) == ("succeeded", ["complete"])
+        wait_until("it is ready", lambda: pauses(farm, worker) == [], 10)
+
+
+def test_a_worker_without_room_claims_nothing_and_says_so(farm: Farm) -> None:
+    with farm.worker("full", TRTFARM_WORKER_SCRATCH_RESERVE_BYTES=2**60) as worker:
+        job_id = submit_long(farm)
+        wait_until("it pauses", lambda: pauses(farm, worker) == ["disk"], 10)
+        assert farm.job(job_id)["state"] == "queued"
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+    farm.cli("job", "cancel", job_id)
+
+
 def test_cancelling_ends_the_child(farm: Farm) -> None:
     with farm.worker("cancel") as worker:
         job_id = submit_long(farm)
@@ -179,6 +227,37 @@ def test_sigterm_lets_a_running_build_end(farm: Farm) -> None:
         states = {each["worker_id"]: each["alive"] for each in farm.http.get("/v1/fleet").json()["workers"]}
         assert not states.get(worker.worker_id, False)
         farm.cli("job", "cancel", waiting)
+
+
+def test_sigterm_without_patience_gives_the_build_back(farm: Farm) -> None:
+    with farm.worker("impatient", TRTFARM_WORKER_DRAIN_SECONDS=0) as worker:
+        job_id = submit_long(farm, model=LONGER)
+        farm.building(job_id)
+        child = only_child(worker)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+        gone(child)
+        job = farm.job(job_id)
+        assert (job["state"], job["attempt"], outcomes(job)) == ("queued", 0, ["released"])
+        farm.cli("job", "cancel", job_id)
+
+
+@pytest.mark.parametrize("moment", ["TensorRT loads", "it is there"])
+def test_sigterm_while_a_worker_starts(farm: Farm, moment: str) -> None:
+    """Before Celery listens to signals."""
+    with ExitStack() as stack:
+        if moment == "it is there":
+            worker: Process = stack.enter_context(farm.worker("early"))
+        else:
+            env = farm.env | {"TRTFARM_WORKER_SCRATCH": str(farm.folder / "early")}
+            worker = stack.enter_context(running([TRTFARM, "worker"], env, farm.folder / "early.log"))
+            wait_until("TensorRT loads", lambda: tensorrt_children(worker.pid))
+        children = tensorrt_children(worker.pid)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+        for child in children:
+            gone(child)
+        assert not [each for each in farm.http.get("/v1/fleet").json()["workers"] if each["alive"]]
 
 
 def test_a_second_sigterm_gives_the_build_to_another_worker(farm: Farm) -> None:
@@ -228,11 +307,70 @@ def test_without_redis_jobs_are_accepted_and_built(farm: Farm, tmp_path: Path) -
         assert (done.code, done.job["state"]) == (0, "succeeded"), done
 
 
+def test_a_worker_that_hears_no_rings_finds_its_jobs_and_ends_when_idle(farm: Farm, tmp_path: Path) -> None:
+    settings = {"TRTFARM_WORKER_IDLE_POLL_SECONDS": 5, "TRTFARM_WORKER_DEAF_SECONDS": 2}
+    with farm.worker("hard-of-hearing", program=[sys.executable, "-c", DEAF], **settings) as worker:
+        job_id = farm.submit(models.small(tmp_path / "model.onnx", 41))
+        assert farm.wait_for(job_id, "succeeded", "failed")["state"] == "succeeded"
+        assert worker.wait(60) == 1
+        assert "rings wait in Redis and are not heard" in worker.text()
+    farm.redis.flush()
+
+
 def test_a_flushed_redis_loses_nothing(farm: Farm, tmp_path: Path) -> None:
     jobs = [farm.submit(models.small(tmp_path / f"{seed}.onnx", seed)) for seed in (11, 12, 13)]
     farm.redis.flush()
     with farm.worker("after"):
         assert {farm.wait_for(job, "succeeded", "failed")["state"] for job in jobs} == {"succeeded"}
+
+
+@contextmanager
+def outage(farm: Farm, postgres: services.PostgresServer) -> Iterator[None]:
+    """The database refuses its clients, and drops those that it has."""
+    name = sql.Identifier(make_url(farm.env["TRTFARM_DATABASE_URL"]).database or "")
+    allow = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
+    postgres.execute(allow.format(name, sql.SQL("false")))
+    try:
+        clients = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}")
+        postgres.execute(clients.format(sql.Literal(name.as_string().strip('"'))))
+        yield
+    finally:
+        postgres.execute(allow.format(name, sql.SQL("true")))
+
+
+def test_an_outage_of_the_database_aborts_no_build(
+    farm: Farm, postgres_server: services.PostgresServer
+) -> None:
+    with farm.worker("patient") as worker:
+        job_id = submit_long(farm, model=LONGER)
+        farm.building(job_id)
+        child = only_child(worker)
+        with outage(farm, postgres_server):
+            time.sleep(2 * LEASE_SECONDS)
+        job = farm.wait_for(job_id, "succeeded", "failed")
+        assert (job["state"], job["attempt"], outcomes(job)) == ("succeeded", 1, ["complete"])
+        assert only_child(worker) == child
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=lambda end: end.name)
+def test_what_a_worker_had_finished_when_it_died_is_handed_in_by_the_next(
+    farm: Farm, postgres_server: services.PostgresServer, end: signal.Signals
+) -> None:
+    name = f"outlived-{end.name}"
+    spool = farm.folder / name / "spool"
+    with farm.worker(name, TRTFARM_WORKER_DRAIN_SECONDS=1) as worker:
+        job_id = submit_long(farm)
+        farm.building(job_id)
+        with outage(farm, postgres_server):
+            wait_until("the build is done", lambda: list(spool.glob(f"{job_id}.1/manifest.json")), 60)
+            worker.signal(end)
+            assert worker.wait(30) == (-signal.SIGKILL if end is signal.SIGKILL else 0)
+            assert list(spool.glob(f"{job_id}.1/plan"))
+    with farm.worker(name):
+        job = farm.wait_for(job_id, "succeeded", "failed")
+        assert (job["state"], job["attempt"], outcomes(job)) == ("succeeded", 1, ["complete"])
+        assert job["attempts"][0]["worker_id"] == worker.worker_id
+        wait_until("the spool is empty", lambda: not list(spool.iterdir()))
 
 
 @pytest.mark.parametrize("damage", ["removed", "corrupted"])

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.contract.doubles import Build
 from trtfarm.contract.trtexec import parse_build_options
+from trtfarm.contract.typed import converter_for, left_to_tensorrt
 from trtfarm.errors import TrtFarmError
 from trtfarm_worker.tensorrt import bindings, options
 
@@ -29,6 +30,7 @@ def missing(trt: Any, names: list[str]) -> list[str]:
 def outcome(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
     """The summary of a build's objects, or the error that refused the options."""
     config = parse_build_options(case["options"].split()).config
+    runtime = f"{trt.__name__}-{trt.__version__}".replace("_", "-")
     build = Build(
         trt,
         strongly_typed=bool(config.strongly_typed),
@@ -38,7 +40,7 @@ def outcome(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
     )
     try:
         options.prepare_parser(trt, build.parser, config)
-        options.apply(build.setup, config)
+        options.apply(build.setup, left_to_tensorrt(config, converter_for(config, runtime)))
     except TrtFarmError as error:
         return {"code": error.code, "message": error.message, "hint": error.hint}
     return build.summary()

@@ -3,7 +3,7 @@
     python run.py MODELS OUT STAGE…
 
 MODELS: folder made by export_models.py. OUT: folder for the figures.
-Stages: smoke, cache, peer_build, fidelity, matrix, benchmark, typed, two, faults, refused.
+Stages: smoke, cache, peer_build, fidelity, matrix, no_tf32, benchmark, inputs, typed, two, faults, refused.
 
 Needs one NVIDIA GPU and TensorRT; uses an embedded farm in OUT's sibling ``home``. peer_build and fidelity
 compare with the trtexec that the variable TRTEXEC names.
@@ -209,6 +209,11 @@ def two(run: Run) -> None:
             job = run.build(model, *options)
             run.forget(job)
             run.note(" ".join(["again:", model, *options]), brief(run.build(model, *options)))
+
+
+def no_tf32(run: Run) -> None:
+    """Outputs that differ from ONNX Runtime's by rounding only."""
+    with run.worker():
         for model in ("resnet50", "mobilenet_v2"):
             compare(run, model, run.build(model, "--noTF32"), f"{model} fp32 without TF32")
 
@@ -258,6 +263,20 @@ def benchmark(run: Run) -> None:
         run.cli("plan", "pull", digest, "-o", str(run.out.parent / "resnet50-fp16.plan"))
 
 
+def inputs(run: Run) -> None:
+    """Values from a file; a file of another size is refused before a GPU is asked."""
+    with run.worker():
+        plan = run.build("resnet18")["plan"]["digest"]
+        path = run.out / "input.bin"
+        path.write_bytes(bytes(8 * 3 * 224 * 224 * 4))
+        measured = run.cli("benchmark", plan, f"--loadInputs=input:{path}", "--duration=1")
+        run.note("inputs: zeros", figures(measured))
+        run.note("inputs: of the job", measured["benchmark"]["options"]["inputs"])
+        path.write_bytes(bytes(4))
+        refusal = run.cli("benchmark", plan, f"--loadInputs=input:{path}")
+        run.note("inputs: too short", refusal["error"])
+
+
 def peer_build(run: Run) -> None:
     """trtexec builds ResNet-50 fp16 without a cache, as a whole process."""
     command = [
@@ -266,9 +285,11 @@ def peer_build(run: Run) -> None:
     ]  # fmt: skip
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
+    passed = time.monotonic() - started
+    built = re.search(r"Engine built in ([\d.]+) sec", done.stdout)
     run.note(
         "trtexec builds resnet50 fp16, no cache",
-        {"rc": done.returncode, "seconds": time.monotonic() - started},
+        {"rc": done.returncode, "seconds": passed, "engine_seconds": built and float(built[1])},
     )
 
 

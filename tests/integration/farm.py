@@ -85,18 +85,31 @@ class Farm:
         with self.jobs() as jobs:
             return jobs.cancel(job_id)
 
-    def claim(self, worker_id: str = WORKER, queues: Sequence[str] = (values.QUEUE,)) -> Claim | None:
+    def claim(
+        self,
+        worker_id: str = WORKER,
+        queues: Sequence[str] = (values.QUEUE,),
+        *,
+        oldest: bool = False,
+        gpu_uuid: str | None = None,
+    ) -> Claim | None:
         with self.leases() as leases:
-            return leases.claim(queues, worker_id)
+            return leases.claim(queues, worker_id, gpu_uuid, oldest=oldest)
 
     def claimed(self, worker_id: str = WORKER) -> Claim:
         claim = self.claim(worker_id)
         assert claim is not None
         return claim
 
-    def renew(self, claim: Claim, worker_id: str = WORKER, progress: Progress | None = None) -> Renewal:
+    def renew(
+        self,
+        claim: Claim,
+        worker_id: str = WORKER,
+        progress: Progress | None = None,
+        gpu_uuid: str | None = None,
+    ) -> Renewal:
         with self.leases() as leases:
-            return leases.renew(claim, worker_id, progress)
+            return leases.renew(claim, worker_id, progress, gpu_uuid)
 
     def finish(self, claim: Claim, result: BuildResult | None = None) -> None:
         with self.leases() as leases:

@@ -44,6 +44,7 @@ class Child:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.stages: list[str] = []  # of the last build
         requests, self._requests = os.pipe()
         self._events, events = os.pipe()
         command = [sys.executable, "-m", "trtfarm_worker.tensorrt.child", RTX, str(requests), str(events)]
@@ -64,7 +65,7 @@ class Child:
         self.process.wait(30)
         self._reader.close()
 
-    def build(self, model: Path, options: Sequence[str] = ()) -> Outcome:
+    def build(self, model: Path, options: Sequence[str] = (), typed_folder: Path | None = None) -> Outcome:
         read = parse_build_options(options)
         target = Target(gpu="cc-8.9", compute_capability="8.9", runtime=str(self.runtime))
         spec = BuildSpec(
@@ -77,12 +78,18 @@ class Child:
         for path in (plan, io, log):
             path.unlink(missing_ok=True)
         request = BuildRequest(
-            spec=spec, model_path=str(model), plan_path=str(plan), io_path=str(io), log_path=str(log)
+            spec=spec,
+            model_path=str(model),
+            typed_folder=typed_folder and str(typed_folder),
+            plan_path=str(plan),
+            io_path=str(io),
+            log_path=str(log),
         )
         self._writer.write(request.model_dump_json() + "\n")
         self._writer.flush()
+        self.stages = []
         while isinstance(answer := self._next(), Progressed):
-            pass
+            self.stages.append(answer.stage)
         if isinstance(answer, Failed):
             assert not plan.exists()
             return Outcome(b"", {}, answer.error, log.read_text())

@@ -14,6 +14,7 @@ from trtfarm.contract.leases import PublishedBlob
 from trtfarm.contract.models import ExternalFile, ModelManifest
 from trtfarm.errors import ModelNotFoundError, NotFoundError
 from trtfarm_db.models import Artifact, Model
+from trtfarm_db.repositories.artifacts import ArtifactRemovedError
 
 BLOB = values.blob("weights")
 L4 = values.TARGET.model_copy(update={"gpu": "l4", "runtime": "tensorrt-8.6.0"})
@@ -84,6 +85,7 @@ def test_a_blob_that_was_read_again(farm):
 
 
 def test_a_blob_that_is_gone(farm):
+    """Who publishes it anew must put it while nobody can remove it."""
     other = values.blob("other")
     add(farm, BLOB)
     add(farm, other)
@@ -91,9 +93,15 @@ def test_a_blob_that_is_gone(farm):
         with farm.artifacts() as artifacts:
             artifacts.remove(BLOB.digest)
         assert find(farm, BLOB) is None
-    assert find(farm, other) == other
-    add(farm, BLOB)
+        assert find(farm, other) == other
+    with pytest.raises(ArtifactRemovedError) as removed:
+        add(farm, BLOB)
+    assert removed.value.digests == {BLOB.digest}
+    with farm.artifacts() as artifacts:
+        artifacts.hold([BLOB.digest])
+        artifacts.restored(BLOB)
     assert find(farm, BLOB) == BLOB
+    add(farm, BLOB)
 
 
 def test_32_threads_that_publish_one_blob(farm):
@@ -208,8 +216,8 @@ def test_pages_are_newest_first_and_fit_together(farm):
 def test_pages_of_some_plans(farm):
     first = build(farm, 0, "first")
     second = build(farm, 1, "second", target=L4)
-    assert page(farm, gpu="l4") == page(farm, runtime="tensorrt-8.6.0") == [second]
-    assert page(farm, gpu=values.TARGET.gpu) == page(farm, runtime=values.TARGET.runtime) == [first]
+    assert page(farm, gpus=["l4"]) == page(farm, runtime="tensorrt-8.6.0") == [second]
+    assert page(farm, gpus=[values.TARGET.gpu]) == page(farm, runtime=values.TARGET.runtime) == [first]
     assert page(farm, model=values.MODEL) == [second, first]
     assert page(farm, model=Digest.of_bytes(b"other")) == []
-    assert page(farm, gpu="l4", runtime=values.TARGET.runtime) == []
+    assert page(farm, gpus=["l4"], runtime=values.TARGET.runtime) == []

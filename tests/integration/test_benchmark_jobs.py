@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from tests import values
 from tests.integration.farm import WORKER, Farm
+from tests.integration.test_worker_attempt import Shop
 from trtfarm.contract.benchmark import BenchmarkOptions, Measurement, Metric, Usage
 from trtfarm.contract.device import Device
+from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobKind, JobState
 from trtfarm.contract.leases import BenchmarkResult, BenchmarkWork, Claim
 from trtfarm.errors import GpuBusyError, StaleFenceError
+from trtfarm_db.base import db_now
 from trtfarm_db.repositories.benchmarks import BenchmarkRepository
 from trtfarm_db.repositories.jobs import NewJob
+from trtfarm_worker.benchmark_work import BenchmarkWork as Benchmark
 
 PLAN = values.result().plan
 DEVICE = Device(
@@ -98,7 +105,7 @@ def test_it_ends_with_its_measurement(farm: Farm) -> None:
     with farm.database.transaction() as connection:
         benchmarks = BenchmarkRepository(connection)
         assert [each.job_id for each in benchmarks.page(plan=PLAN.digest)] == [job_id]
-        assert benchmarks.page(gpu="h200") == []
+        assert benchmarks.page(gpus=["h200"]) == []
 
 
 def test_a_second_result_is_refused(farm: Farm) -> None:
@@ -128,3 +135,56 @@ def test_a_gpu_runs_one_job_at_a_time(farm: Farm) -> None:
     with pytest.raises(GpuBusyError):
         claim(farm)
     assert claim(farm, "GPU-2") is not None
+
+
+def test_a_lease_that_ran_out_is_not_renewed_on_a_gpu_that_has_another_job_since(farm: Farm) -> None:
+    submit(farm)
+    submit(farm, seed=1)
+    first = claim(farm)
+    assert first is not None
+    farm.lose(first)
+    farm.change(first.job_id, available_at=db_now(3600))
+    second = claim(farm)
+    assert second is not None
+    assert second.job_id != first.job_id
+    with pytest.raises(GpuBusyError), farm.leases() as leases:
+        leases.renew(first, WORKER, None, "GPU-1")
+    with farm.leases() as leases:  # finished work needs no GPU any more
+        leases.renew(first, WORKER, None, None)
+    assert farm.state(first.job_id) is farm.state(second.job_id) is JobState.RUNNING
+
+
+def test_the_worker_fetches_inputs_from_files(farm: Farm, tmp_path: Path) -> None:
+    shop, contents = Shop(farm, tmp_path), {"x": b"12345678", "a/b": b"ids"}
+    digests = {name: shop.store.put_bytes(data)[0] for name, data in contents.items()}
+    plan, stored = shop.store.put_bytes(b"plan")
+    work = BenchmarkWork(
+        plan=plan,
+        plan_size_bytes=stored.size_bytes,
+        options=BenchmarkOptions(inputs=digests),
+        input_sizes={name: len(data) for name, data in contents.items()},
+    )
+    claim = Claim(
+        job_id="1", kind=JobKind.BENCHMARK, fence=1, attempt=1, spec=values.spec(0), benchmark=work,
+        timeout_seconds=60,
+    )  # fmt: skip
+    workshop, folder = dataclasses.replace(shop.workshop, device=DEVICE), tmp_path / "attempt"
+    folder.mkdir()
+    stages: list[str] = []
+    with Benchmark(workshop, claim, folder).request(stages.append) as request:
+        read = {name: Path(path).read_bytes() for name, path in request.input_paths.items()}
+    assert read == contents
+    assert {Path(path).parent for path in request.input_paths.values()} == {folder}
+    assert stages == ["fetching plan", "fetching inputs"]
+
+
+def test_other_inputs_are_another_job(farm: Farm) -> None:
+    ids = set()
+    for data in (b"1", b"2"):
+        work = BenchmarkWork(
+            plan=PLAN.digest,
+            plan_size_bytes=PLAN.size_bytes,
+            options=BenchmarkOptions(inputs={"x": Digest.of_bytes(data)}),
+        )
+        ids.add(NewJob(values.spec(0), 0, 60.0, benchmark=work, gpu="l4").key)
+    assert len(ids) == 2

@@ -27,14 +27,16 @@ from tests import values
 from tests.integration.farm import Farm
 from trtfarm.contract.jobs import LIVE, TRANSITIONS, JobState, Outcome
 from trtfarm.contract.leases import Claim, RetryPolicy
-from trtfarm.errors import JobTerminalError, StaleFenceError
+from trtfarm.errors import ConflictError, GpuBusyError, JobTerminalError, StaleFenceError
 from trtfarm_db.base import Base
 from trtfarm_db.models import Attempt, Job, JobEvent, Plan
 
 BUILD_KEYS = 3
 POLICY = RetryPolicy(max_attempts=3, max_crashes=2, backoff_seconds=3600)
 QUEUED, RUNNING = JobState.QUEUED, JobState.RUNNING
-WORKERS = st.sampled_from(["worker-1", "worker-2", "worker-3"])
+# Two of them, by mistake, on one GPU.
+GPU_OF = {"worker-1": "GPU-1", "worker-2": "GPU-1", "worker-3": "GPU-2", "worker-4": None}
+WORKERS = st.sampled_from(sorted(GPU_OF))
 
 
 @dataclass
@@ -48,6 +50,7 @@ class ModelJob:
     attempt: int = 0
     crashes: int = 0
     worker_id: str | None = None
+    gpu: str | None = None  # held while it runs
     to_be_cancelled: bool = False
     available: bool = True  # no backoff, or it has passed
     expired: bool = False
@@ -63,7 +66,7 @@ class ModelJob:
         self.state = state
         self.expired = False
         if state is not RUNNING:
-            self.worker_id = None
+            self.worker_id = self.gpu = None
         if event:
             self.events.append(event)
 
@@ -121,6 +124,28 @@ class JobMachine(RuleBasedStateMachine):
         job.to_be_cancelled = True
         assert view.state is job.state
 
+    @rule(data=st.data(), priority=st.integers(-1, 1))
+    def prioritize(self, data: st.DataObject, priority: int) -> None:
+        job_id, job = self.any_job(data, lambda job: job.state is QUEUED)
+        if job.state is not QUEUED:
+            with pytest.raises(ConflictError), self.farm.jobs() as jobs:
+                jobs.prioritize(job_id, priority)
+            return
+        with self.farm.jobs() as jobs:
+            jobs.prioritize(job_id, priority)
+        job.priority = priority
+        job.events.append("prioritized")
+
+    @precondition(lambda self: self.count(QUEUED))
+    @rule(limit=st.integers(1, 2))
+    def cancel_many(self, limit: int) -> None:
+        waiting = sorted(job_id for job_id, job in self.jobs.items() if job.state is QUEUED)[:limit]
+        with self.farm.jobs() as jobs:
+            assert jobs.cancel_queued(limit=limit) == len(waiting)
+        for job_id in waiting:
+            self.jobs[job_id].end(JobState.CANCELLED, Outcome.LOST)
+            self.jobs[job_id].to_be_cancelled = True
+
     @rule(number=st.integers(0, BUILD_KEYS - 1))
     def look(self, number: int) -> None:
         same = {job_id: job for job_id, job in self.jobs.items() if job.number == number}
@@ -138,16 +163,25 @@ class JobMachine(RuleBasedStateMachine):
     # --- workers ---
 
     @precondition(lambda self: self.count(QUEUED))
-    @rule(worker_id=WORKERS, later=st.sampled_from([True, True, True, False]))
-    def claim(self, worker_id: str, *, later: bool) -> None:
+    @rule(
+        worker_id=WORKERS,
+        later=st.sampled_from([True, True, True, False]),
+        oldest=st.sampled_from([False, False, True]),
+    )
+    def claim(self, worker_id: str, *, later: bool, oldest: bool) -> None:
         if later:
             self.backoffs_pass()
         waiting = [
-            (-job.priority, job_id)
+            (0 if oldest else -job.priority, job_id)
             for job_id, job in self.jobs.items()
             if job.state is QUEUED and job.available
         ]
-        claim = self.farm.claim(worker_id)
+        gpu = GPU_OF[worker_id]
+        if waiting and self.taken(gpu):
+            with pytest.raises(GpuBusyError):
+                self.farm.claim(worker_id, gpu_uuid=gpu, oldest=oldest)
+            return
+        claim = self.farm.claim(worker_id, gpu_uuid=gpu, oldest=oldest)
         if not waiting:
             assert claim is None
             return
@@ -158,7 +192,7 @@ class JobMachine(RuleBasedStateMachine):
         job.go(RUNNING, "started")
         job.fence += 1
         job.attempt += 1
-        job.worker_id = worker_id
+        job.worker_id, job.gpu = worker_id, gpu
         job.attempts[job.fence] = None
         assert (claim.fence, claim.attempt, claim.spec) == (job.fence, job.attempt, values.spec(job.number))
         self.claims.append(claim)
@@ -171,10 +205,15 @@ class JobMachine(RuleBasedStateMachine):
             with pytest.raises(StaleFenceError):
                 self.farm.renew(claim, worker_id)
             return
-        renewal = self.farm.renew(claim, worker_id)
+        gpu = GPU_OF[worker_id]
+        if gpu != job.gpu and self.taken(gpu):
+            with pytest.raises(GpuBusyError):
+                self.farm.renew(claim, worker_id, gpu_uuid=gpu)
+            return
+        renewal = self.farm.renew(claim, worker_id, gpu_uuid=gpu)
         assert renewal.cancel_requested == job.to_be_cancelled
         job.go(RUNNING)
-        job.worker_id = worker_id
+        job.worker_id, job.gpu = worker_id, gpu
 
     @precondition(lambda self: any(map(self.mine, self.claims)))
     @rule(data=st.data())
@@ -205,7 +244,7 @@ class JobMachine(RuleBasedStateMachine):
         if job.to_be_cancelled:
             job.end(JobState.CANCELLED, Outcome.CANCELLED)
         else:
-            job.crashes += outcome is Outcome.CRASHED
+            job.crashes += outcome is Outcome.CRASHED or (outcome is Outcome.TIMEOUT and retryable)
             exhausted = job.attempt >= POLICY.max_attempts or job.crashes >= POLICY.max_crashes
             if retryable and not exhausted:
                 job.go(QUEUED, "requeued")
@@ -271,13 +310,14 @@ class JobMachine(RuleBasedStateMachine):
         assert set(rows) == set(self.jobs)
         for job_id, job in self.jobs.items():
             row = rows[job_id]
-            assert (row.state, row.fence, row.attempt, row.crashes, row.worker_id) == (
+            assert (row.state, row.fence, row.attempt, row.crashes, row.priority) == (
                 job.state,
                 job.fence,
                 job.attempt,
                 job.crashes,
-                job.worker_id,
+                job.priority,
             )
+            assert (row.worker_id, row.gpu_uuid) == (job.worker_id, job.gpu)
             assert (row.cancel_requested_at is not None) == job.to_be_cancelled
             tried = [attempt for attempt in attempts if attempt.job_id == job_id]
             assert {attempt.fence: attempt.outcome for attempt in tried} == job.attempts
@@ -291,7 +331,9 @@ class JobMachine(RuleBasedStateMachine):
             assert len(succeeded) <= 1
 
     @invariant()
-    def attempts_and_builds_are_exclusive(self) -> None:
+    def attempts_builds_and_gpus_are_exclusive(self) -> None:
+        held = [job.gpu for job in self.jobs.values() if job.gpu]
+        assert len(held) == len(set(held))
         live = [job.number for job in self.jobs.values() if job.live]
         assert len(live) == len(set(live))
         for job in self.jobs.values():
@@ -303,6 +345,9 @@ class JobMachine(RuleBasedStateMachine):
 
     def count(self, *states: JobState) -> int:
         return sum(job.state in states for job in self.jobs.values())
+
+    def taken(self, gpu: str | None) -> bool:
+        return gpu is not None and any(job.gpu == gpu for job in self.jobs.values())
 
     def backoffs_pass(self) -> None:
         for job_id, job in self.jobs.items():
@@ -333,7 +378,7 @@ def test_every_history_goes_as_the_model_says(database):
     run_state_machine_as_test(
         lambda: JobMachine(farm),
         settings=settings(
-            max_examples=70,
+            max_examples=50,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

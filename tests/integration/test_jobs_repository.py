@@ -252,19 +252,6 @@ def test_a_job_that_is_not_there(farm):
         farm.cancel("no-such-job")
 
 
-def test_positions_follow_priority_then_age_within_a_queue(farm):
-    farm.create(values.spec(target=H200), priority=100)  # another queue
-    low, old, new, urgent = (
-        farm.submit(number, priority=priority) for number, priority in enumerate([-5, 0, 0, 10])
-    )
-    ordered = [urgent, old, new, low]
-    assert [farm.job(job_id).queue_position for job_id in ordered] == [0, 1, 2, 3]
-    farm.claimed()
-    assert [farm.job(job_id).queue_position for job_id in ordered] == [None, 0, 1, 2]
-    with farm.jobs() as jobs:
-        assert (jobs.get(old).queue_position, jobs.get(old).attempts) == (None, None)
-
-
 def test_attempts_tell_who_tried_and_what_became_of_it(farm):
     job_id = farm.submit()
     assert farm.job(job_id).attempts == ()
@@ -320,8 +307,8 @@ def test_pages_of_some_jobs(farm):
     elsewhere = farm.create(values.spec(target=H200))
     assert page(farm, states=[JobState.SUCCEEDED]) == [done]
     assert page(farm, states=[JobState.SUCCEEDED, JobState.QUEUED]) == [elsewhere.job_id, queued, done]
-    assert page(farm, gpu="h200") == [elsewhere.job_id]
-    assert page(farm, gpu="l4") == []
+    assert page(farm, gpus=["h200"]) == [elsewhere.job_id]
+    assert page(farm, gpus=["l4"]) == []
     assert page(farm, model=values.MODEL, states=[JobState.QUEUED]) == [elsewhere.job_id, queued]
     assert page(farm, model=Digest.of_bytes(b"other")) == []
     with farm.jobs() as jobs:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import values
+from tests.acceptance.processes import alive
 from tests.integration.farm import AT_ONCE, WORKER, Farm
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState
@@ -17,9 +20,12 @@ from trtfarm.contract.leases import Claim
 from trtfarm.contract.models import ModelManifest
 from trtfarm.store import ArtifactStore, StoreSettings
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.isolation import TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
+from trtfarm_worker.outbox import Outbox
 from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.spool import Spool
 from trtfarm_worker.work import Workshop
 
 MODULE = "tests.unit.fake_tensorrt_child"
@@ -33,14 +39,23 @@ class Shop:
         self.farm = farm
         self.stopping = threading.Event()
         self.store = ArtifactStore.open(StoreSettings(url=(folder / "artifacts").as_uri()))
-        self.folder = folder / "attempts"
+        self.folder = folder / "spool"
         settings = WorkerSettings.model_validate(
-            {"scratch": folder, "heartbeat_seconds": 0.05, "child_start_seconds": 20, "retry": AT_ONCE}
+            {
+                "scratch": folder,
+                "child_module": MODULE,
+                "child_start_seconds": 20,
+                "heartbeat_seconds": 0.05,
+                "retry": AT_ONCE,
+            }
         )
-        self.child = TensorRTChild(settings, MODULE)
+        self.child = TensorRTChild(settings)
+        spool, delivery = Spool(self.folder), Delivery(self.store, farm.database, settings)
         self.workshop = Workshop(
             worker_id=WORKER,
-            folder=self.folder,
+            spool=spool,
+            delivery=delivery,
+            outbox=Outbox(spool, delivery, settings, WORKER),
             settings=settings,
             database=farm.database,
             store=self.store,
@@ -48,6 +63,10 @@ class Shop:
             device=None,
             stopping=self.stopping.is_set,
         )
+
+    def change(self, **settings: float) -> None:
+        changed = self.workshop.settings.model_copy(update=settings)
+        self.workshop = dataclasses.replace(self.workshop, settings=changed)
 
     def claim(self, behaviour: str, timeout_seconds: float = 60) -> Claim:
         digest, _ = self.store.put_bytes(behaviour.encode())
@@ -138,6 +157,34 @@ def test_a_timeout(shop: Shop, behaviour: str) -> None:
     assert code_of(shop, claim) == "BUILD_TIMEOUT"
 
 
+def test_a_child_that_does_nothing_is_killed_with_its_family_and_tried_once_more(shop: Shop) -> None:
+    shop.change(no_progress_seconds=0.5)
+    claim = shop.claim("family")
+    grandchildren = []
+    for state in (JobState.QUEUED, JobState.FAILED):
+        with shop.running(claim):
+            plan = shop.folder / f"{claim.job_id}.{claim.fence}" / "plan"
+            while not (plan.exists() and plan.read_text()):
+                time.sleep(0.02)
+            grandchildren.append(int(plan.read_text()))
+        assert shop.farm.state(claim.job_id) is state
+        if state is JobState.QUEUED:
+            claim = shop.farm.claimed()
+    error = shop.farm.job(claim.job_id).error
+    assert error is not None
+    assert error.code == "BUILD_STALLED"
+    assert shop.farm.attempts(claim.job_id) == [(1, "timeout"), (2, "timeout")]
+    assert not any(alive(pid) for pid in grandchildren)
+
+
+@pytest.mark.parametrize("behaviour", ["calculate 2", "write 2"])
+def test_a_child_that_is_silent_but_at_work_is_left_alone(shop: Shop, behaviour: str) -> None:
+    shop.change(no_progress_seconds=1)
+    claim = shop.claim(behaviour)
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.SUCCEEDED
+
+
 @pytest.mark.parametrize("behaviour", ["hang", "flood"])
 def test_a_cancelled_job_ends(shop: Shop, behaviour: str) -> None:
     claim = shop.claim(behaviour)
@@ -163,6 +210,44 @@ def test_a_superseded_attempt_changes_nothing(shop: Shop) -> None:
     assert shop.farm.attempts(claim.job_id) == [(1, "lost"), (2, None)]
     shop.farm.finish(other)
     assert shop.farm.state(claim.job_id) is JobState.SUCCEEDED
+
+
+def test_a_full_disk_gives_no_plan_and_is_not_the_jobs_fault(shop: Shop) -> None:
+    claim = shop.claim("build")
+    folder = shop.folder / f"{claim.job_id}.{claim.fence}"
+    folder.mkdir(parents=True)
+    (folder / ".manifest.json").symlink_to("/dev/full")
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.QUEUED
+    assert code_of(shop, claim) == "INSUFFICIENT_STORAGE"
+    assert shop.farm.all_plans() == []
+    shop.run(shop.farm.claimed())
+    assert shop.farm.state(claim.job_id) is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sound"), [("build", True), ("refuse", True), ("die", False), ("hang", False)]
+)
+def test_whether_the_child_is_sound(shop: Shop, behaviour: str, sound: bool) -> None:
+    shop.change(no_progress_seconds=0.3)
+    assert Attempt(shop.workshop, shop.claim(behaviour), shop.child).run() is sound
+
+
+def test_a_child_that_does_not_start_is_not_sound(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CHILD_START", "refuse")
+    assert Attempt(shop.workshop, shop.claim("build"), shop.child).run() is False
+
+
+def test_a_log_that_is_far_too_long_loses_its_middle(shop: Shop) -> None:
+    shop.change(log_bytes=100_000)
+    claim = shop.claim("spill")
+    shop.run(claim)
+    (plan,) = shop.farm.all_plans()
+    assert plan.log is not None
+    log = shop.store.read(plan.log)
+    assert len(log) <= 100_000
+    assert log.startswith(b"first\n")
+    assert log.endswith(b"last\n")
 
 
 def test_a_lost_model_is_told(shop: Shop) -> None:

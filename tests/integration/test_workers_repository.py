@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 
 from tests import values
 from trtfarm.contract.leases import WorkerInfo
+from trtfarm.contract.worker import Pause, WorkerCondition
 from trtfarm_db.base import db_now
 from trtfarm_db.models import Worker
 from trtfarm_db.repositories.workers import ALIVE_SECONDS, WorkerRepository
@@ -155,3 +156,11 @@ def test_targets_are_those_that_were_ever_served(ask, register, silent):
         ("h200", "tensorrt-8.6.0", "linux-aarch64"): True,
         ("h200", "tensorrt-8.6.0", "linux-x86_64"): True,
     }
+
+
+def test_what_a_worker_tells_of_itself(ask, register):
+    info = register()
+    condition = WorkerCondition(paused=(Pause.DISK,), spool_entries=2, spool_bytes=2**40)
+    assert [view.condition for view in ask("views")] == [WorkerCondition()]
+    ask("seen", info.worker_id, condition=condition)
+    assert [view.condition for view in ask("views")] == [condition]

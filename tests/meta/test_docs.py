@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
+from importlib import import_module
 from typing import Any
 
 import pytest
 import typer.main
 
+import trtfarm_api.routes
 from tests.meta.repository import ROOT, Block, blocks, pages, sources
 from trtfarm.cli.main import app
 from trtfarm.cli.trtexec_command import META_KEY
 from trtfarm.compose.settings import ApiSettings, WorkerFileSettings
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm_api import metrics
-from trtfarm_api.routes import fleet, gpu, health, jobs, models, plans, uploads
 
 SHELL = {"sh", "console"}
 OTHER_VARIABLES = {
-    "TRTFARM_URL", "TRTFARM_API_KEY", "TRTFARM_HOME", "TRTFARM_LISTEN",
+    "TRTFARM_URL", "TRTFARM_API_KEY", "TRTFARM_HOME", "TRTFARM_LISTEN", "TRTFARM_FAILPOINTS",
     "TRTFARM_TEST_DATABASE_URL", "TRTFARM_TEST_REDIS_URL",
 }  # fmt: skip
 HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
@@ -112,9 +114,9 @@ def test_the_readme_names_every_command():
 
 def test_every_route_is_described_and_no_other():
     routes = {
-        f"{method} {route.path}"
-        for module in (uploads, models, jobs, plans, gpu, fleet, health)
-        for route in module.router.routes
+        f"{method} {route.path_format}"
+        for module in pkgutil.iter_modules(trtfarm_api.routes.__path__)
+        for route in import_module(f"trtfarm_api.routes.{module.name}").router.routes
         if getattr(route, "include_in_schema", False)
         for method in route.methods
     }
@@ -145,7 +147,9 @@ def test_every_variable_is_one():
 
 def test_every_setting_that_operators_read_of_is_one():
     text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
-    for section, key in re.findall(r"`(database|redis|store|server|worker|catalogue)\.(\w+)`", text):
+    for section, key in re.findall(
+        r"`(database|redis|store|server|worker|catalogue|maintenance)\.(\w+)`", text
+    ):
         fields = {**ApiSettings.model_fields, **WorkerFileSettings.model_fields}[
             section
         ].annotation.model_fields
@@ -153,11 +157,12 @@ def test_every_setting_that_operators_read_of_is_one():
 
 
 def test_every_metric_is_described_and_no_other():
-    source = (ROOT / "api" / "trtfarm_api" / "metrics.py").read_text(encoding="utf-8")
     assert metrics.__file__.endswith("metrics.py")
+    modules = (ROOT / "api" / "trtfarm_api").glob("*metrics.py")
+    source = "\n".join(module.read_text(encoding="utf-8") for module in modules)
     made = {
         name + ("_total" if kind == "Counter" else "")
-        for kind, name in re.findall(r'(Counter|Histogram|GaugeMetricFamily)\(\s*"(\w+)"', source)
+        for kind, name in re.findall(r'(Counter|Histogram|GaugeMetricFamily|Gauge)\(\s*"(\w+)"', source)
     }
     text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(trtfarm_\w+)`", text, re.MULTILINE)) == made

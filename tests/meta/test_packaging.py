@@ -14,6 +14,7 @@ import pytest
 
 import trtfarm
 from tests.meta.repository import PACKAGES, ROOT
+from trtfarm.contract.typed import CONVERTER
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,12 @@ def test_every_console_script_can_be_loaded():
     scripts = list(importlib.metadata.distribution("trtfarm").entry_points)
     assert [each.name for each in scripts] == ["trtfarm"]
     assert callable(scripts[0].load())
+
+
+def test_the_converter_is_the_one_in_the_build_key():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert extras["typed"] == [CONVERTER.replace("-", "==")]
 
 
 def test_locked_requirements_have_hashes_and_no_index():

@@ -67,6 +67,40 @@ def hang(request: dict[str, Any], send: Any) -> None:
     time.sleep(FOREVER)
 
 
+def family(request: dict[str, Any], send: Any) -> None:
+    """It and what it has started ignore SIGTERM, and hang."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid = os.fork()
+    if pid:
+        Path(request["plan_path"]).write_text(str(pid))
+    time.sleep(FOREVER)
+
+
+def calculate(request: dict[str, Any], send: Any, seconds: str) -> None:
+    """Silent, but at work."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        pass
+    build(request, send)
+
+
+def write(request: dict[str, Any], send: Any, seconds: str) -> None:
+    """Asleep but for its log."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        with Path(request["log_path"]).open("a") as log:
+            log.write("a line\n")
+    build(request, send)
+
+
+def spill(request: dict[str, Any], send: Any) -> None:
+    """Prints far too much into its log."""
+    with Path(request["log_path"]).open("a") as log:
+        log.write("first\n" + "a line of many\n" * 100_000 + "last\n")
+    build(request, send)
+
+
 def orphan(request: dict[str, Any], send: Any) -> None:
     """Dies, but what it has started keeps the pipe open."""
     pid = os.fork()
@@ -106,7 +140,23 @@ def close(request: dict[str, Any], send: Any) -> None:
 
 BEHAVIOURS: dict[str, Any] = {
     each.__name__: each
-    for each in (build, refuse, die, leave, hang, orphan, garbage, endless, flood, chatter, close)
+    for each in (
+        build,
+        refuse,
+        die,
+        leave,
+        hang,
+        family,
+        calculate,
+        write,
+        spill,
+        orphan,
+        garbage,
+        endless,
+        flood,
+        chatter,
+        close,
+    )
 }
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from trtfarm.contract.builder_config import BuilderConfig
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.profiles import OptimizationProfile, ShapeRange
 from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.typed import CONVERTER
 from trtfarm.contract.value import canonical_json
 
 # Whoever changes one of these files gives every plan of that kind a new key: see KEY_VERSION.
@@ -182,3 +183,15 @@ def test_profiles_count_with_their_order_their_names_and_every_size():
         assert spec().model_copy(update={"profiles": some}).build_key != (
             spec().model_copy(update={"profiles": others}).build_key
         )
+
+
+def test_the_converter_counts_where_there_is_one():
+    typed = TARGET.model_copy(update={"runtime": "tensorrt-rtx-1.7.1.116"})
+    weak = TARGET.model_copy(update={"runtime": "tensorrt-10.16.1.11"})
+    half = BuildSpec(model=spec().model, target=typed, config=BuilderConfig(fp16=True))
+    assert half.converter == CONVERTER
+    assert half.canonical()["converter"] == CONVERTER
+    other = half.model_copy(update={"converter": "onnxruntime-9.9.9"})
+    assert other.build_key != half.build_key
+    assert BuildSpec(model=spec().model, target=weak, config=BuilderConfig(fp16=True)).converter is None
+    assert BuildSpec(model=spec().model, target=typed).converter is None

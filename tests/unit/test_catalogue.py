@@ -139,6 +139,32 @@ def test_unknown_names_get_the_nearest(text, hint):
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("text", "family"),
+    [
+        ("A100 80GB", ["a100-sxm4-80gb", "a100-80gb-pcie"]),
+        ("NVIDIA A100 40GB", ["a100-sxm4-40gb", "a100-pcie-40gb"]),
+        ("H100 80GB", ["h100-80gb-hbm3", "h100-pcie"]),
+        ("V100 SXM2", ["v100-sxm2-16gb", "v100-sxm2-32gb"]),
+    ],
+)
+def test_a_short_name_lists_what_it_could_mean(text, family):
+    assert [entry.slug for entry in CATALOGUE.family(text)] == family
+    with pytest.raises(UnknownGpuError, match="could be 2 GPUs") as caught:
+        CATALOGUE.resolve(text)
+    assert f"Say which: {', '.join(family)}; or any of a capability: cc-" in caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "slug"), [("L4 24GB", "l4"), ("Tesla T4 16GB", "t4")])
+def test_the_memory_may_be_said(text, slug):
+    assert CATALOGUE.resolve(text).slug == slug
+
+
+@pytest.mark.parametrize("text", ["hbm3", "80gb", "nvl", "l4 48gb"])
+def test_a_part_of_a_name_is_nobody(text):
+    assert CATALOGUE.family(text) == ()
+
+
 def test_chips_with_arm_cpus_say_so():
     for text in ("GB10", "Jetson Orin", "Jetson Thor", "GH200", "GB200"):
         found = CATALOGUE.resolve(text)

@@ -54,6 +54,16 @@ MESSAGES = {
         "NO_TACTIC",
         "Could not find any implementation for node {ForeignNode[conv...relu]}.",
     ),
+    "gpu": (
+        "CUDA initialization failure with error: 100. Please check your CUDA installation",
+        "GPU_FAILED",
+        "CUDA initialization failure with error: 100. Please check your CUDA installation",
+    ),
+    "memory of the gpu": (
+        "1: [runner.cpp::sync::147] Error Code 1: Cuda Runtime (uncorrectable ECC error encountered)",
+        "GPU_FAILED",
+        "uncorrectable ECC error encountered",
+    ),
     "another": ("Something new.", "BUILD_FAILED", "Something new."),
 }
 

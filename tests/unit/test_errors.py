@@ -12,7 +12,7 @@ from trtfarm.errors import InvalidDigestError, NotFoundError, TrtFarmError, from
 CLASSES = [
     kind
     for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, TrtFarmError) and kind.__module__ == errors.__name__
+    if issubclass(kind, TrtFarmError) and kind.__module__.startswith(errors.__name__)
 ]
 
 
@@ -54,6 +54,7 @@ def test_a_code_of_a_newer_farm():
     error = from_code("NOT_INVENTED_YET", "What happened.")
     assert isinstance(error, TrtFarmError)
     assert (error.code, str(error)) == ("NOT_INVENTED_YET", "What happened.")
+    assert isinstance(from_code("NOT_INVENTED_YET", "What happened.", otherwise=NotFoundError), NotFoundError)
 
 
 def test_some_are_value_errors_so_that_pydantic_reports_them():

@@ -227,15 +227,17 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["module", "script", "import"])
+@pytest.mark.parametrize("how", ["module", "script", "import", "unguarded"])
 def test_however_the_parent_was_started(how, tmp_path):
-    """Spawning runs the parent's main module again; a script without .py is what pip installs."""
+    """The child does not run the parent's main module again; a script without .py is what pip installs."""
     (tmp_path / "farm_main.py").write_text(PROGRAM)
+    (tmp_path / "notebook.py").write_text(PROGRAM.partition('if __name__ == "__main__"')[0] + "main()\n")
     (tmp_path / "farm").write_text(PROGRAM)
     arguments = {
         "module": ["-m", "farm_main"],
         "script": ["farm"],
         "import": ["-c", "import farm_main; farm_main.main()"],
+        "unguarded": ["notebook.py"],
     }[how]
     command = [sys.executable, *arguments, str(RESNET)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", str(Path(__file__).parents[2])])}

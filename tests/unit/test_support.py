@@ -12,7 +12,7 @@ RUNTIMES = ("8.6.0", "8.6.1.6", "9.1.0", "10.0.1", "10.16.1.11", "11.0", "11.4.0
 
 # Command line → where it is honoured; r stands for tensorrt-rtx.
 WHERE = {
-    "--fp16": "8.6.0 8.6.1.6 9.1.0 10.0.1 10.16.1.11",
+    "--fp16": " ".join(RUNTIMES),
     "--bf16": "9.1.0 10.0.1 10.16.1.11",
     "--int8": "8.6.0 8.6.1.6 9.1.0 10.0.1 10.16.1.11",
     "--fp8": "8.6.0 8.6.1.6 9.1.0 10.0.1 10.16.1.11",
@@ -48,6 +48,9 @@ WHERE = {
     "--precisionConstraints=prefer --layerPrecisions=a:bf16": "9.1.0 10.0.1 10.16.1.11",
     "--precisionConstraints=prefer --layerOutputTypes=a:fp16+int64": "9.1.0 10.0.1 10.16.1.11",
     "--inputIOFormats=chw": "11.0 11.4.0.106 rtx",
+    "--fp16 --inputIOFormats=fp16:chw": " ".join(RUNTIMES),
+    "--fp16 --precisionConstraints=obey --layerPrecisions=a:fp32": " ".join(RUNTIMES),
+    "--fp16 --precisionConstraints=obey --layerPrecisions=a:int8": "8.6.0 8.6.1.6 9.1.0 10.0.1 10.16.1.11",
     "--outputIOFormats=fp32:chw,hwc8": "",
     "--directIO": " ".join(RUNTIMES),
     "--pluginInstanceNorm": " ".join(RUNTIMES),
@@ -117,13 +120,15 @@ def test_without_a_version_only_rtx_can_be_sure(line):
 
 def test_the_words():
     with pytest.raises(OptionUnsupportedError) as caught:
-        refuse_unsupported(BuilderConfig(fp16=True), runtime("rtx"))
-    assert caught.value.message == "--fp16 cannot be set with tensorrt-rtx-1.7.1.116."
+        refuse_unsupported(BuilderConfig(bf16=True), runtime("rtx"))
+    assert caught.value.message == "--bf16 cannot be set with tensorrt-rtx-1.7.1.116."
+    assert "--low_precision_type=bf16" in (caught.value.hint or "")
     with pytest.raises(OptionUnsupportedError) as caught:
-        refuse_unsupported(BuilderConfig(fp16=True), runtime("11.4.0.106"))
+        refuse_unsupported(BuilderConfig(int8=True), runtime("11.4.0.106"))
     assert caught.value.message == (
-        "--fp16 was removed in TensorRT 11; it cannot be used with tensorrt-11.4.0.106."
+        "--int8 was removed in TensorRT 11; it cannot be used with tensorrt-11.4.0.106."
     )
+    assert "Q/DQ" in (caught.value.hint or "")
     with pytest.raises(OptionUnsupportedError) as caught:
         refuse_unsupported(BuilderConfig(bf16=True), runtime("8.6.1"))
     assert caught.value.message == (

@@ -11,7 +11,7 @@ import pytest
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.leases import Renewal
 from trtfarm.contract.v1 import Progress
-from trtfarm.errors import DatabaseUnavailableError, StaleFenceError
+from trtfarm.errors import DatabaseUnavailableError, GpuBusyError, StaleFenceError
 from trtfarm_worker.heartbeat import Heartbeat, deadline
 
 SECONDS = 10
@@ -94,6 +94,11 @@ def test_a_lost_lease_ends_it() -> None:
     with Heartbeat(farm.renew, 0.01) as heartbeat:
         assert verdict(heartbeat) is Outcome.LOST
     assert len(farm.renewals) == 2
+
+
+def test_it_gives_way_to_another_job_on_its_gpu() -> None:
+    with Heartbeat(Farm(GOOD, GpuBusyError()).renew, 0.01) as heartbeat:
+        assert verdict(heartbeat) is Outcome.LOST
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailableError(), ValueError("a defect")])

@@ -27,13 +27,13 @@ NOTICED_SECONDS = 3
 MODULE = "tests.unit.fake_tensorrt_child"
 
 
-def settings(**changes: float) -> WorkerSettings:
-    return WorkerSettings.model_validate({"child_start_seconds": 20, **changes})
+def settings(**changes: float | str) -> WorkerSettings:
+    return WorkerSettings.model_validate({"child_module": MODULE, "child_start_seconds": 20, **changes})
 
 
 @pytest.fixture
 def child() -> Iterator[TensorRTChild]:
-    child = TensorRTChild(settings(), MODULE)
+    child = TensorRTChild(settings())
     yield child
     child.kill()
 
@@ -184,7 +184,7 @@ def test_a_child_that_cannot_start(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, start: str, told: str
 ) -> None:
     monkeypatch.setenv("FAKE_CHILD_START", start)
-    child = TensorRTChild(settings(child_start_seconds=1), MODULE)
+    child = TensorRTChild(settings(child_start_seconds=1))
     for run in (child.start, lambda: bench.run(child, "build")):
         with pytest.raises(ConfigurationError, match=told):
             run()
@@ -193,14 +193,14 @@ def test_a_child_that_cannot_start(
 
 def test_no_such_module() -> None:
     with pytest.raises(ConfigurationError, match="could not be loaded"):
-        TensorRTChild(settings(), "tests.unit.no_such_child").start()
+        TensorRTChild(settings(child_module="tests.unit.no_such_child")).start()
 
 
 @pytest.mark.parametrize(
     ("limits", "behaviour"), [({"child_max_builds": 2}, "build"), ({"child_max_rss_bytes": 100}, "build 101")]
 )
 def test_a_used_up_child_is_replaced(bench: Bench, limits: dict[str, float], behaviour: str) -> None:
-    child = TensorRTChild(settings(**limits), MODULE)
+    child = TensorRTChild(settings(**limits))
     try:
         child.start()
         bench.run(child, behaviour)
@@ -212,7 +212,7 @@ def test_a_used_up_child_is_replaced(bench: Bench, limits: dict[str, float], beh
 
 
 def test_nothing_is_left_open(bench: Bench) -> None:
-    child = TensorRTChild(settings(), MODULE)
+    child = TensorRTChild(settings())
     before = set(Path("/proc/self/fd").iterdir())
     for behaviour in ("build", "die", "garbage", "build"):
         bench.run(child, behaviour)

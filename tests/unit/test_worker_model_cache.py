@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,3 +206,20 @@ def test_the_lock_of_a_killed_worker_is_free(world: World) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.wait(SECONDS)
     assert use(world.cache(), manifest) == b"graph"
+
+
+def test_room_is_made_of_what_nobody_uses_oldest_first(world: World) -> None:
+    cache = world.cache()
+    old, used, new = (world.model(name * 1000) for name in (b"a", b"b", b"c"))
+    for age, manifest in ((300, old), (200, used), (100, new)):
+        use(cache, manifest)
+        then = time.time() - age
+        os.utime(world.folder / manifest.digest.hex, (then, then))
+    with lock_of(world, used, fcntl.LOCK_SH):
+        cache.make_room(1)
+        assert world.kept() == {used.digest.hex, new.digest.hex}
+        cache.make_room(2000)
+        assert world.kept() == {used.digest.hex}
+    cache.make_room(0)
+    assert world.kept() == {used.digest.hex}
+    ModelCache(world.folder / "not made yet", world.artifacts, 0).make_room(1)

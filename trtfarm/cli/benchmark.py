@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from trtfarm.cli.digests import find_digest
-from trtfarm.cli.follow import Follower
-from trtfarm.cli.output import print_json, print_table, size, stderr
+from trtfarm.cli.build import valid
+from trtfarm.cli.build_first import BuildFirst, find_plan
+from trtfarm.cli.measure import measure, print_benchmark
+from trtfarm.cli.output import print_json, stderr
 from trtfarm.cli.run import Exit, exits, with_farm
-from trtfarm.compose.session import Session
-from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView, Metric
+from trtfarm.cli.trtexec_command import META_KEY
+from trtfarm.compose.farm import Farm
+from trtfarm.contract.benchmark import BenchmarkOptions
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import JobKind, JobState
+from trtfarm.contract.jobs import JobState
+from trtfarm.contract.trtexec_values import files as parse_files
 from trtfarm.contract.trtexec_values import shapes as parse_shapes
-from trtfarm.contract.v1 import JobRequest, JobView, TargetRequest
-from trtfarm.errors import InvalidRequestError
+from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobView
+from trtfarm.errors import InvalidRequestError, LocalFileError
+
+EPILOG = "Example: trtfarm benchmark resnet50.onnx --gpu h200 --fp16 --shapes=input:8x3x224x224"
 
 
 def benchmark(
-    plan: Annotated[str, typer.Argument(help="The plan's digest; its first digits do.")],
-    gpu: Annotated[str | None, typer.Option(help="The product to measure on; else the plan's.")] = None,
+    context: typer.Context,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLAN_OR_MODEL",
+            help="A plan: its digest, the first digits do. Or a model: an ONNX file, name:tag, digest.",
+        ),
+    ],
+    gpu: Annotated[
+        str | None, typer.Option(help="The product to measure on; for a plan, that it was built for.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Of a model's build: tensorrt or tensorrt-rtx, with a version.")
+    ] = None,
     shapes: Annotated[
         str | None, typer.Option("--shapes", help="name:1x3x224x224[,…]; else the profile's optimum.")
     ] = None,
@@ -36,6 +53,10 @@ def benchmark(
     warm_up: Annotated[float, typer.Option("--warmUp", help="Milliseconds that do not count.")] = 200,
     duration: Annotated[float, typer.Option("--duration", help="Seconds at least.")] = 3,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Inferences at least.")] = 10,
+    load_inputs: Annotated[
+        str | None,
+        typer.Option("--loadInputs", help="name:file[,…]: raw values in C order; other inputs are random."),
+    ] = None,
     percentile: Annotated[str, typer.Option("--percentile", help="Percentiles to tell.")] = "90,95,99",
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
     export_times: Annotated[
@@ -47,11 +68,19 @@ def benchmark(
     export_layer_info: Annotated[
         Path | None, typer.Option("--exportLayerInfo", help="The engine's layers, as trtexec writes them.")
     ] = None,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a job is given up.")] = (
+        DEFAULT_TIMEOUT_SECONDS
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """Measures a plan on a GPU, with trtexec's metrics. Defaults are those of trtexec 11."""
+    """Measures a plan on a GPU, with trtexec's metrics; a model is built first, or its plan reused.
+
+    Defaults are those of trtexec 11.
+    """
     with exits(as_json=as_json):
-        options = BenchmarkOptions(
+        options = valid(
+            BenchmarkOptions,
             shapes=_shapes(shapes),
             use_profile=use_profile,
             inf_streams=inf_streams,
@@ -65,72 +94,57 @@ def benchmark(
             seed=seed,
             layers=export_profile is not None or export_layer_info is not None,
         )
+        files = _files(load_inputs)
+        first = BuildFirst.read(
+            context.meta[META_KEY],
+            gpu=gpu,
+            runtime=runtime,
+            shapes=options.shapes,
+            priority=priority,
+            timeout=timeout,
+        )
 
-        def command(farm: Session) -> JobView:
-            job = measure(farm, find_digest(farm, plan), gpu, options, quiet=as_json)
+        def command(farm: Farm) -> tuple[JobView | None, JobView | None]:
+            plan, built = find_plan(farm, what), None
+            if plan is not None:
+                first.refuse()
+            else:
+                built = first.build(farm, what, quiet=as_json)
+                if built.plan is None:
+                    return built, None
+                plan = built.plan.digest
+            sent = options.model_copy(update={"inputs": _upload(farm, files)})
+            job = measure(farm, plan, gpu, sent, priority=priority, timeout=timeout, quiet=as_json)
             if job.benchmark is not None:
                 view = job.benchmark
                 _export(farm, view.times, export_times)
                 _export(farm, view.layer_profile, export_profile)
                 _export(farm, view.layer_information, export_layer_info)
-            return job
+            return built, job
 
-        job = with_farm(command, builds=True)
+        built, job = with_farm(command, builds=True)
         if as_json:
-            print_json(job.model_dump(mode="json", exclude_none=True))
-        elif job.benchmark is not None:
+            document = job.model_dump(mode="json", exclude_none=True) if job else {}
+            if built is not None:
+                document["build"] = built.model_dump(mode="json", exclude_none=True)
+            print_json(document)
+        elif job is not None and job.benchmark is not None:
             print_benchmark(job.benchmark)
-    if job.state is not JobState.SUCCEEDED:
+        else:
+            _tell(job or built)
+    if job is None or job.state is not JobState.SUCCEEDED:
         raise typer.Exit(Exit.JOB_FAILED)
 
 
-def measure(
-    farm: Session, plan: Digest, gpu: str | None, options: BenchmarkOptions, *, quiet: bool
-) -> JobView:
-    """Submits a benchmark and follows it to its end."""
-    target = TargetRequest(gpu=gpu) if gpu else None
-    request = JobRequest(kind=JobKind.BENCHMARK, plan=plan, target=target, benchmark=options)
-    job = farm.client.submit(request).job
-    try:
-        return Follower(farm.client, quiet=quiet).follow([job])[job.job_id]
-    except KeyboardInterrupt:
-        stderr.print(f"\nThe job goes on: trtfarm job watch {job.job_id}", markup=False)
-        raise
+def _tell(job: JobView | None) -> None:
+    """Why there are no figures."""
+    if job is not None and job.error is not None:
+        stderr.print(f"[{job.error.code}] {job.error.message}", job.error.hint or "", markup=False)
 
 
-def print_benchmark(view: BenchmarkView) -> None:
-    """The figures as a table, in milliseconds."""
-    m = view.measurement
-    shapes = ", ".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in m.shapes.items())
-    stderr.print(f"{view.gpu}, {view.runtime}, {shapes}", markup=False)
-    names = ("latency", "enqueue", "h2d", "gpu_compute", "d2h")
-    percentiles = [f"{each:g}" for each in view.options.percentiles]
-    rows = [_row(name, getattr(m, name), percentiles) for name in names]
-    columns = ("ms", "min", "max", "mean", "median", *(f"{p} %" for p in percentiles), "CoV %")
-    print_table(columns, rows, empty="")
-    usage = m.usage
-    energy = usage.energy_joules_per_inference
-    parts = [
-        f"throughput {m.throughput_qps:.2f} qps",
-        f"{m.samples} samples in {m.host_walltime_seconds:.2f} s",
-        f"GPU memory {size(m.device_memory_bytes)}",
-    ]
-    if usage.power_watts is not None and energy is not None:
-        parts.append(f"{usage.power_watts:.0f} W, {energy * 1000:.2f} mJ per inference")
-    stderr.print(", ".join(parts), markup=False)
-    if usage.throttle_reasons:
-        stderr.print(f"The clocks were held down: {', '.join(usage.throttle_reasons)}.", markup=False)
-
-
-def _row(name: str, metric: Metric, percentiles: list[str]) -> tuple[Any, ...]:
-    picked = [f"{metric.percentiles[p]:.4f}" for p in percentiles]
-    head = (metric.min, metric.max, metric.mean, metric.median)
-    return (name, *(f"{value:.4f}" for value in head), *picked, f"{metric.coefficient_of_variation:.2f}")
-
-
-def _export(farm: Session, digest: Digest | None, path: Path | None) -> None:
+def _export(farm: Farm, digest: Digest | None, path: Path | None) -> None:
     if digest is not None and path is not None:
-        path.write_bytes(farm.client.artifact(digest))
+        path.write_bytes(farm.artifact(digest))
 
 
 def _shapes(text: str | None) -> dict[str, tuple[int, ...]]:
@@ -138,6 +152,22 @@ def _shapes(text: str | None) -> dict[str, tuple[int, ...]]:
         return dict(parse_shapes(text)) if text else {}
     except ValueError as error:
         raise InvalidRequestError(f"--shapes: {error}") from error
+
+
+def _files(text: str | None) -> dict[str, Path]:
+    """Raises LocalFileError, before anything is built: a file cannot be read."""
+    try:
+        found = {name: Path(path) for name, path in parse_files(text).items()} if text else {}
+    except ValueError as error:
+        raise InvalidRequestError(f"--loadInputs: {error}", hint="Write name:file[,name:file…].") from error
+    for path in found.values():
+        if not path.is_file():
+            raise LocalFileError(f"--loadInputs: there is no file {path}.")
+    return found
+
+
+def _upload(farm: Farm, files: dict[str, Path]) -> dict[str, Digest]:
+    return {name: farm.upload_input(path) for name, path in files.items()}
 
 
 def _percentiles(text: str) -> tuple[float, ...]:

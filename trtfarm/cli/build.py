@@ -7,17 +7,17 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from trtfarm.cli.benchmark import measure, print_benchmark
 from trtfarm.cli.follow import Follower
+from trtfarm.cli.measure import measure, print_benchmark
+from trtfarm.cli.model_source import find_model, model_source, stem
 from trtfarm.cli.output import print_json, print_table, size, stderr
 from trtfarm.cli.run import Exit, exits, with_farm
 from trtfarm.cli.trtexec_command import META_KEY
-from trtfarm.compose.session import Session
+from trtfarm.compose.farm import Farm
 from trtfarm.contract.benchmark import BenchmarkOptions
-from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState
+from trtfarm.contract.names import ModelName
 from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, SubmissionView, TargetRequest
 from trtfarm.contract.value import Value
@@ -29,7 +29,12 @@ EPILOG = "Example: trtfarm build model.onnx --gpu rtx-4090 --gpu cc-8.6 -o plans
 
 def build(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="The ONNX file; external data is found beside it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The ONNX file, external data is found beside it; or a model of the farm: name:tag, digest."
+        ),
+    ],
     gpu: Annotated[
         list[str], typer.Option(help="A product (rtx-4090) or a capability (cc-8.9); repeat for several.")
     ],
@@ -48,6 +53,10 @@ def build(
         bool, typer.Option("--wait-for-worker", help="Accept a target that no worker serves yet.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit and return at once.")] = False,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Name the model, as detector:prod, before it is built; may be repeated."),
+    ] = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure every plan on its GPU once it is built.")
     ] = False,
@@ -57,12 +66,15 @@ def build(
     with exits(as_json=as_json):
         options = parse_build_options(context.meta[META_KEY])
         destination = _destination(options, output)
-        targets = [_valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
+        source, names = model_source(model), [ModelName(name) for name in tag or ()]
+        targets = [valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
 
-        def command(farm: Session) -> list[JobView]:
-            digest = upload(farm, model, quiet=as_json)
+        def command(farm: Farm) -> list[JobView]:
+            digest = find_model(farm, source, quiet=as_json)
+            for name in names:
+                farm.tag(digest, name)
             requests = [
-                _valid(
+                valid(
                     JobRequest,
                     model=digest,
                     target=target,
@@ -74,12 +86,12 @@ def build(
                 )
                 for target in targets
             ]
-            submissions = [farm.client.submit(request) for request in requests]
+            submissions = [farm.submit(request) for request in requests]
             jobs = {each.job.job_id: each.job for each in submissions}
             if not detach:
-                jobs = _follow(farm, list(jobs.values()), quiet=as_json)
+                jobs = follow_builds(farm, list(jobs.values()), quiet=as_json)
             ended = [(each, jobs[each.job.job_id]) for each in submissions]
-            paths = [_save(farm, job, destination, model, many=len(ended) > 1) for _, job in ended]
+            paths = [_save(farm, job, destination, stem(source), many=len(ended) > 1) for _, job in ended]
             measured = [_measure(farm, job, quiet=as_json) for _, job in ended] if benchmark else []
             if as_json:
                 documents = [_document(*pair, path) for pair, path in zip(ended, paths, strict=True)]
@@ -99,7 +111,8 @@ def build(
         raise typer.Exit(Exit.JOB_FAILED)
 
 
-def _valid(kind: type[T], **fields: Any) -> T:
+def valid(kind: type[T], **fields: Any) -> T:
+    """``kind`` of these fields; what is wrong with one is told under its option's name."""
     try:
         return kind(**fields)
     except ValidationError as error:
@@ -109,31 +122,19 @@ def _valid(kind: type[T], **fields: Any) -> T:
         ) from None
 
 
-def upload(farm: Session, model: Path, *, quiet: bool) -> Digest:
-    """Hashes and sends a model, with a progress bar for what takes longer than a moment."""
-    from trtfarm.inspection.manifest import manifest_of
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
-        hashing = bar.add_task(f"reading {model.name}", total=None)
-        manifest = manifest_of(model, lambda count: bar.advance(hashing, count))
-        bar.remove_task(hashing)
-        sending = bar.add_task(f"uploading {model.name}", total=manifest.size_bytes)
-        return farm.client.upload_model(model, manifest, lambda count: bar.advance(sending, count))
-
-
-def _follow(farm: Session, jobs: list[JobView], *, quiet: bool) -> dict[str, JobView]:
+def follow_builds(farm: Farm, jobs: list[JobView], *, quiet: bool) -> dict[str, JobView]:
+    """The jobs as they ended; an interruption says how to come back to them."""
     try:
-        return Follower(farm.client, quiet=quiet).follow(jobs)
+        return Follower(farm, quiet=quiet).follow(jobs)
     except KeyboardInterrupt:
-        where = "go on" if farm.home is None else "stay queued; the next trtfarm build here takes them up"
+        where = "go on" if farm.here is None else "stay queued; the next trtfarm build here takes them up"
         stderr.print(f"\nThe jobs {where}. Come back to them with:")
         for job in jobs:
             stderr.print(f"  trtfarm job watch {job.job_id}", markup=False)
         raise
 
 
-def _measure(farm: Session, job: JobView, *, quiet: bool) -> JobView | None:
+def _measure(farm: Farm, job: JobView, *, quiet: bool) -> JobView | None:
     if job.plan is None:
         return None
     return measure(farm, job.plan.digest, None, BenchmarkOptions(), quiet=quiet)
@@ -150,7 +151,7 @@ def _destination(options: TrtexecOptions, output: str | None) -> str | None:
     return str(saved) if saved else output
 
 
-def _save(farm: Session, job: JobView, destination: str | None, model: Path, *, many: bool) -> Path | None:
+def _save(farm: Farm, job: JobView, destination: str | None, name: str, *, many: bool) -> Path | None:
     """Where the plan lies on this machine; None if it does not. A folder ends with a slash or is there."""
     if job.plan is None:
         return None
@@ -158,8 +159,8 @@ def _save(farm: Session, job: JobView, destination: str | None, model: Path, *, 
         return farm.plan_path(job.plan.digest)
     path = Path(destination)
     if many or destination.endswith("/") or path.is_dir():
-        path /= f"{model.stem}.{job.target.gpu}.plan"
-    farm.client.pull(job.plan.digest, path)
+        path /= f"{name}.{job.target.gpu}.plan"
+    farm.pull(job.plan.digest, path)
     return path
 
 

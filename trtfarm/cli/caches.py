@@ -22,14 +22,14 @@ _KEY_DIGITS = 12
 def list_caches(as_json: Json = False) -> None:
     """Lists timing caches, the newest revision of each."""
     with exits(as_json=as_json):
-        _show(with_farm(lambda farm: farm.client.timing_caches()), as_json=as_json)
+        _show(with_farm(lambda farm: farm.timing_caches()), as_json=as_json)
 
 
 @app.command(epilog="Example: trtfarm cache show 3f9a6c")
 def show(key: Key, as_json: Json = False) -> None:
     """Shows all revisions of a timing cache and where they came from."""
     with exits(as_json=as_json):
-        _show(with_farm(lambda farm: farm.client.timing_caches(key)), as_json=as_json)
+        _show(with_farm(lambda farm: farm.timing_caches(key)), as_json=as_json)
 
 
 @app.command(epilog="Example: trtfarm cache export 3f9a6c -o timing.cache")
@@ -41,7 +41,7 @@ def export(
 ) -> None:
     """Writes a timing cache to a file, as trtexec's --timingCacheFile takes it."""
     with exits(as_json=as_json):
-        data = with_farm(lambda farm: farm.client.timing_cache(key, revision))
+        data = with_farm(lambda farm: farm.timing_cache(key, revision))
         output.write_bytes(data)
         if as_json:
             print_json({"path": str(output), "size_bytes": len(data)})
@@ -60,7 +60,7 @@ def import_cache(
     with exits(as_json=as_json):
         if not path.is_file():
             raise InvalidRequestError(f"There is no file {path}.")
-        view = with_farm(lambda farm: farm.client.import_timing_cache(path, gpu, runtime))
+        view = with_farm(lambda farm: farm.import_timing_cache(path, gpu, runtime))
         if as_json:
             print_json(view.model_dump(mode="json"))
         else:
@@ -75,7 +75,7 @@ def rollback(
 ) -> None:
     """Publishes an older revision as the newest; nothing is deleted."""
     with exits(as_json=as_json):
-        view = with_farm(lambda farm: farm.client.roll_back_timing_cache(key, to))
+        view = with_farm(lambda farm: farm.roll_back_timing_cache(key, to))
         if as_json:
             print_json(view.model_dump(mode="json"))
         else:

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from trtfarm.cli.build import upload
 from trtfarm.cli.follow import Follower
+from trtfarm.cli.model_source import upload
 from trtfarm.cli.output import print_json, print_table, size, stderr
 from trtfarm.cli.run import exits
 from trtfarm.compose.embedded import Home
-from trtfarm.compose.session import Session, session
+from trtfarm.compose.farm import Farm
 from trtfarm.contract.jobs import Disposition, JobState
 from trtfarm.contract.v1 import JobRequest, JobView, TargetRequest
 from trtfarm.errors import BuildError
@@ -32,14 +32,14 @@ def demo(
     TensorRT-RTX builds ahead of time on the CPU: no GPU is needed. Everything stays in a folder of its own.
     """
     with exits(as_json=as_json):
-        home = Home(Home.default().path / "demo")
-        shutil.rmtree(home.path, ignore_errors=True)
+        home = Home.default().path / "demo"
+        shutil.rmtree(home, ignore_errors=True)
         started = time.monotonic()
-        with session(builds=True, home=home) as farm:
+        with Farm(home=home) as farm:
             rows, first = _build(farm, quiet=as_json)
             if not as_json:
                 _print(rows)
-            pulled = _pull(farm, first, home.path)
+            pulled = _pull(farm, first, home)
             if not as_json:
                 stderr.print(
                     f"\nPulled {pulled}: {size(pulled.stat().st_size)}, digest verified.\n", markup=False
@@ -62,18 +62,18 @@ def demo(
 Row = tuple[str, Disposition, JobView]
 
 
-def _build(farm: Session, *, quiet: bool) -> tuple[list[Row], JobView]:
+def _build(farm: Farm, *, quiet: bool) -> tuple[list[Row], JobView]:
     """Every model for every capability the worker builds for; also the first job that gave a plan."""
-    targets = farm.client.fleet().workers[0].gpus
+    targets = farm.fleet().workers[0].gpus
     submissions = []
     for name in _MODELS:
         digest = upload(farm, _model(name), quiet=True)
         for gpu in targets:
             target = TargetRequest(gpu=gpu, runtime=_RUNTIME)
-            submissions.append((name, farm.client.submit(JobRequest(model=digest, target=target))))
+            submissions.append((name, farm.submit(JobRequest(model=digest, target=target))))
     if not quiet:
         stderr.print(f"Building {len(_MODELS)} models for {len(targets)} GPU generations.", markup=False)
-    jobs = Follower(farm.client, quiet=quiet).follow([each.job for _, each in submissions])
+    jobs = Follower(farm, quiet=quiet).follow([each.job for _, each in submissions])
     rows = [(name, each.disposition, jobs[each.job.job_id]) for name, each in submissions]
     built = next((job for _, _, job in rows if job.plan is not None), None)
     if built is None:
@@ -89,10 +89,10 @@ def _model(name: str) -> Path:
     return Path(spec.origin).parent / "backend/test/data/light" / f"light_{name}.onnx"
 
 
-def _pull(farm: Session, job: JobView, folder: Path) -> Path:
+def _pull(farm: Farm, job: JobView, folder: Path) -> Path:
     assert job.plan is not None  # noqa: S101 - chosen for its plan
     path = folder / f"{_MODELS[0]}.{job.target.gpu}.plan"
-    farm.client.pull(job.plan.digest, path)
+    farm.pull(job.plan.digest, path)
     return path
 
 

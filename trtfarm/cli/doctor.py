@@ -15,6 +15,7 @@ import typer
 from trtfarm import __version__
 from trtfarm.cli.exit_codes import Exit
 from trtfarm.cli.output import print_json, size, stderr
+from trtfarm.contract.typed import CONVERTER
 from trtfarm.errors import TrtFarmError
 
 _SERVER_PACKAGES = ("celery", "fastapi", "sqlalchemy", "obstore")
@@ -66,6 +67,10 @@ def _runtimes() -> Iterator[Check]:
     yield Check(
         "tensorrt", bool(full), full or "not installed", "On a machine with a GPU: pip install 'trtfarm[gpu]'"
     )
+    name, _, wanted = CONVERTER.rpartition("-")
+    found = _version(name)
+    advice = f"For --fp16 with TensorRT-RTX and TensorRT 11: pip install {name}=={wanted}"
+    yield Check("converter", found == wanted, f"{name} {found}" if found else f"no {name}", advice)
 
 
 def _driver() -> Iterator[Check]:
@@ -97,7 +102,7 @@ def _farm(remote: str | None) -> Check:
 
     where = remote or f"embedded, {Home.default().path}"
     try:
-        fleet = with_farm(lambda farm: farm.client.fleet())
+        fleet = with_farm(lambda farm: farm.fleet())
     except TrtFarmError as error:
         return Check("farm", False, f"{where}: {error.message}", error.hint or "", needed=True)
     if remote:

@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from trtfarm.cli.output import size, stderr
+from trtfarm.cli.waiting import outlook
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.v1 import JobView
 from trtfarm.sdk.client import FarmClient
@@ -89,9 +90,8 @@ def line(job: JobView) -> str:
         return f"{target}  {job.plan.build_seconds:.1f} s  {size(job.plan.size_bytes)}  {job.plan.digest}"
     if job.state is JobState.FAILED and job.error is not None:
         return f"{target}  failed [{job.error.code}] {job.error.message}"
-    if job.state is JobState.QUEUED and job.queue_position is not None:
-        return f"{target}  queued, {job.queue_position} before it"
+    stands: str = job.state
     if job.progress is not None:
         done = f" {job.progress.fraction:.0%}" if job.progress.fraction is not None else ""
-        return f"{target}  {job.progress.stage}{done}"
-    return f"{target}  {job.state}"
+        stands = f"{job.progress.stage}{done}"
+    return f"{target}  {', '.join(filter(None, (stands, outlook(job))))}"

@@ -8,7 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from trtfarm import __version__
-from trtfarm.cli import benchmark, build, caches, demo, doctor, fleet, jobs, operate, plans
+from trtfarm.cli import (
+    benchmark,
+    build,
+    caches,
+    campaigns,
+    demo,
+    doctor,
+    export,
+    fleet,
+    jobs,
+    models,
+    operate,
+    orders,
+    plans,
+    tidy,
+)
 from trtfarm.cli.exit_codes import Exit
 from trtfarm.cli.output import print_error
 from trtfarm.cli.trtexec_command import TrtexecCommand
@@ -45,15 +60,25 @@ def _root(
 
 app.command(epilog="Example: trtfarm demo")(demo.demo)
 app.command(cls=TrtexecCommand, epilog=build.EPILOG)(build.build)
-app.command(epilog="Example: trtfarm benchmark sha256:2f0c… --gpu h200 --shapes=input:8x3x224x224")(
-    benchmark.benchmark
-)
+app.command(cls=TrtexecCommand, epilog=benchmark.EPILOG)(benchmark.benchmark)
+app.add_typer(models.app, name="model")
 app.add_typer(jobs.app, name="job")
+plans.app.command("export", epilog="Example: trtfarm plan export 2f0c… 77ab… --name detector -o models/")(
+    export.plan
+)
 app.add_typer(plans.app, name="plan")
 app.add_typer(caches.app, name="cache")
+campaigns.app.command("export", epilog="Example: trtfarm campaign export nightly models/ --format triton")(
+    export.campaign
+)
+app.add_typer(campaigns.app, name="campaign")
+app.add_typer(orders.app, name="order")
+app.command(epilog="Example: trtfarm coverage --campaign nightly")(campaigns.coverage)
 app.command(epilog="Example: trtfarm fleet")(fleet.fleet)
 app.command(epilog="Example: trtfarm serve --config configs/api.toml")(operate.serve)
 app.command(epilog="Example: trtfarm worker --config configs/worker.toml")(operate.worker)
+app.command("gc", epilog="Example: trtfarm gc --dry-run --config configs/api.toml")(tidy.collect)
+app.command(epilog="Example: trtfarm scrub --all --config configs/api.toml")(tidy.scrub)
 app.add_typer(operate.db, name="db")
 app.add_typer(operate.key, name="key")
 app.command(epilog="Example: trtfarm doctor")(doctor.doctor)

@@ -11,11 +11,12 @@ import typer
 from trtfarm.cli.output import print_json, print_table, stderr
 from trtfarm.cli.run import exits
 from trtfarm.contract.jobs import Scope
+from trtfarm.errors import InvalidRequestError
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); see configs/.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 db = typer.Typer(help="The farm's database.", no_args_is_help=True)
-key = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+key = typer.Typer(help="API keys: create, list, limit, revoke.", no_args_is_help=True)
 
 
 def serve(
@@ -67,6 +68,9 @@ def upgrade(config: Config = None, as_json: Json = False) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is; for people.")],
     scope: Annotated[Scope, typer.Option(help="Each scope includes those before it.")] = Scope.READ,
+    max_running: Annotated[
+        int | None, typer.Option(min=0, help="How many of its jobs may run at a time; by default any number.")
+    ] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +79,7 @@ def create(
         from trtfarm.compose.admin import key_repository
 
         with key_repository(config) as keys:
-            key_id, secret = keys.create(name, scope)
+            key_id, secret = keys.create(name, scope, max_running)
         if as_json:
             print_json({"key_id": key_id, "key": secret, "scope": scope})
         else:
@@ -95,12 +99,40 @@ def list_keys(config: Config = None, as_json: Json = False) -> None:
             print_json({"keys": [each.model_dump(mode="json") for each in found]})
             return
         rows = [
-            (each.key_id, each.name, each.scope, f"{each.created_at:%Y-%m-%d}",
+            (each.key_id, each.name, each.scope,
+             "" if each.max_running is None else each.max_running, f"{each.created_at:%Y-%m-%d}",
              f"{each.last_used_at:%Y-%m-%d}" if each.last_used_at else "never",
              "revoked" if each.revoked_at else "active")
             for each in found
         ]  # fmt: skip
-        print_table(("key", "name", "scope", "created", "last used", "state"), rows, empty="No keys.")
+        print_table(
+            ("key", "name", "scope", "may run", "created", "last used", "state"), rows, empty="No keys."
+        )
+
+
+@key.command(epilog="Example: trtfarm key limit 3f9a6c0b12de --max-running 4")
+def limit(
+    key_id: Annotated[str, typer.Argument(help="As `key list` shows it.")],
+    max_running: Annotated[
+        int | None, typer.Option(min=0, help="How many of its jobs may run at a time; 0 holds them all.")
+    ] = None,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="Any number.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Sets how many jobs of an API key may run at a time; what runs goes on."""
+    with exits(as_json=as_json):
+        from trtfarm.compose.admin import key_repository
+
+        if (max_running is None) is not unlimited:
+            raise InvalidRequestError("Give --max-running or --unlimited.")
+        with key_repository(config) as keys:
+            keys.limit(key_id, max_running)
+        if as_json:
+            print_json({"key_id": key_id, "max_running": max_running})
+        else:
+            many = "any number of jobs" if max_running is None else f"{max_running} jobs"
+            stderr.print(f"Key {key_id} may have {many} running.")
 
 
 @key.command(epilog="Example: trtfarm key revoke 3f9a6c0b12de")

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from trtfarm.cli.benchmark import print_benchmark
+from trtfarm.cli import pull, resolve
 from trtfarm.cli.digests import find_digest
+from trtfarm.cli.measure import print_benchmark
 from trtfarm.cli.output import print_fields, print_json, print_table, size, stderr
 from trtfarm.cli.run import exits, with_farm
-from trtfarm.compose.session import Session
+from trtfarm.cli.trtexec_command import TrtexecCommand
+from trtfarm.compose.farm import Farm
 from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.v1 import PlanView
 
-app = typer.Typer(help="Plans: list, show, pull.", no_args_is_help=True)
+app = typer.Typer(help="Plans: list, show, resolve, pull, export.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Name = Annotated[str, typer.Argument(help="The plan's digest; its first digits do.")]
 
 
 @app.command("list", epilog="Example: trtfarm plan list --gpu cc-8.9")
 def list_plans(
-    model: Annotated[str | None, typer.Option(help="Only of this model's digest.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model: name:tag or digest.")] = None,
     gpu: Annotated[str | None, typer.Option(help="Only for this GPU or capability.")] = None,
     runtime: Annotated[str | None, typer.Option(help="Only for this runtime.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
@@ -36,8 +36,8 @@ def list_plans(
         filters = {"model": model, "gpu": gpu, "runtime": runtime}
         page, measured = with_farm(
             lambda farm: (
-                farm.client.plans(limit=limit, cursor=cursor, **filters),
-                farm.client.benchmarks(limit=500, **filters).benchmarks,
+                farm.plans(limit=limit, cursor=cursor, **filters),
+                farm.benchmarks(limit=500, **filters).benchmarks,
             )
         )
         if as_json:
@@ -84,38 +84,14 @@ def show(plan: Name, as_json: Json = False) -> None:
             print_benchmark(each)
 
 
-@app.command(epilog="Example: trtfarm plan pull sha256:2f0c… -o model.plan")
-def pull(
-    plan: Name,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File or folder; else a name made of the target.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Downloads a plan and verifies it; goes on where an earlier try broke off."""
-    with exits(as_json=as_json):
-
-        def command(farm: Session) -> tuple[PlanView, Path]:
-            view = farm.client.plan(find_digest(farm, plan))
-            name = f"{view.model.short}.{view.target.gpu}.{view.target.runtime}.plan"
-            path = output / name if output and output.is_dir() else output or Path(name)
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            with Progress(*columns, console=stderr, transient=True, disable=as_json) as bar:
-                task = bar.add_task("", total=view.size_bytes)
-                farm.client.pull(view.digest, path, lambda count: bar.advance(task, count))
-            return view, path
-
-        view, path = with_farm(command)
-        if as_json:
-            print_json({"digest": view.digest, "size_bytes": view.size_bytes, "path": str(path)})
-        else:
-            stderr.print(f"{path}  {size(view.size_bytes)}  {view.digest} verified", markup=False)
+app.command(cls=TrtexecCommand, epilog=pull.EPILOG)(pull.pull)
+app.command(cls=TrtexecCommand, epilog=resolve.EPILOG)(resolve.resolve)
 
 
-def _read(farm: Session, name: str) -> tuple[PlanView, dict[str, Any], tuple[BenchmarkView, ...]]:
-    view = farm.client.plan(find_digest(farm, name))
-    tensors = json.loads(farm.client.artifact(view.io)) if view.io else {}
-    return view, tensors, farm.client.benchmarks(plan=view.digest, limit=5).benchmarks
+def _read(farm: Farm, name: str) -> tuple[PlanView, dict[str, Any], tuple[BenchmarkView, ...]]:
+    view = farm.plan(find_digest(farm, name))
+    tensors = json.loads(farm.artifact(view.io)) if view.io else {}
+    return view, tensors, farm.benchmarks(plan=view.digest, limit=5).benchmarks
 
 
 def _cache(view: PlanView) -> str | None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from trtfarm.contract.digest import Digest
 from trtfarm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from trtfarm_api.farm import Farm
+    from trtfarm_api.maintenance.settings import MaintenanceSettings
     from trtfarm_api.settings import ServerSettings
     from trtfarm_worker.agent import Agent
+    from trtfarm_worker.settings import WorkerSettings
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,16 @@ class Home:
         return self.path / "controller.json"
 
     @property
+    def staging(self) -> Path:
+        return self.path / "uploads"
+
+    @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"
+
+    def artifact(self, digest: Digest) -> Path | None:
+        path = self.artifacts / "sha256" / digest.hex[:2] / digest.hex[2:]
+        return path if path.is_file() else None
 
 
 @contextlib.contextmanager
@@ -58,7 +69,7 @@ def controller(home: Home) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(home.path / "controller.lock")
+    lock = FileLock(home.path / "controller.lock", thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -80,8 +91,16 @@ def reachable_at(home: Home, **where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[tuple[Farm, Crew]]:
-    """The parts, without a worker started and without a port. Call it as the controller."""
+def embedded_farm(
+    home: Home,
+    server: ServerSettings | None = None,
+    worker: WorkerSettings | None = None,
+    maintenance: MaintenanceSettings | None = None,
+) -> Iterator[tuple[Farm, Crew]]:
+    """The parts, without a worker started and without a port. Call it as the controller.
+
+    Of ``worker``, all counts that is set, but for its runtime, GPU and scratch folder.
+    """
     from trtfarm.compose.parts import farm
     from trtfarm.ring import LocalBell
     from trtfarm.store import ArtifactStore, StoreSettings
@@ -92,25 +111,22 @@ def embedded_farm(home: Home, server: ServerSettings | None = None) -> Iterator[
     from trtfarm_worker.agent import Agent
     from trtfarm_worker.settings import WorkerSettings
 
-    server = server or ServerSettings()
-    server = server.model_copy(update={"staging": home.path / "uploads", "dispatch_seconds": 2.0})
+    server = (server or ServerSettings()).model_copy(update={"staging": home.staging})
+    if "dispatch_seconds" not in server.model_fields_set:
+        server = server.model_copy(update={"dispatch_seconds": 2.0})
+    chosen = worker.model_dump(exclude_unset=True) if worker else {}
     with contextlib.ExitStack() as stack:
         database = Database.open(DatabaseSettings.model_validate({"url": home.database_url}), "trtfarm")
         stack.callback(database.close)
         schema.upgrade(database)
         store = ArtifactStore.open(StoreSettings(url=home.artifacts.resolve().as_uri()))
         bell = LocalBell()
-        parts = stack.enter_context(farm(server, database, store, bell))
+        parts = stack.enter_context(farm(server, database, store, bell, maintenance=maintenance))
         agents = []
         for runtime, gpu in workers_here():
-            settings = WorkerSettings(
-                runtime=runtime,
-                gpu=gpu,
-                scratch=home.path / "scratch",
-                lease_seconds=10,
-                heartbeat_seconds=1,
-                idle_poll_seconds=2,
-            )
+            defaults = {"lease_seconds": 10, "heartbeat_seconds": 1, "idle_poll_seconds": 2}
+            place = {"runtime": runtime, "gpu": gpu, "scratch": home.path / "scratch"}
+            settings = WorkerSettings.model_validate(defaults | chosen | place)
             agents.append(Agent(settings=settings, database=database, store=store, bell=bell))
             bell.listen(agents[-1].wake)
         yield parts, Crew(tuple(agents))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trtfarm.ring import Bell
     from trtfarm.store import ArtifactStore
     from trtfarm_api.farm import Farm
+    from trtfarm_api.maintenance.settings import MaintenanceSettings
     from trtfarm_api.settings import ServerSettings
     from trtfarm_db.engine import Database
 
@@ -26,12 +27,14 @@ def farm(
     bell: Bell,
     *,
     require_keys: bool = False,
+    maintenance: MaintenanceSettings | None = None,
     catalogue_path: Path | None = None,
 ) -> Iterator[Farm]:
     """What the API needs. Closes only what it has opened itself: the inspection process."""
     from trtfarm.catalogue import Catalogue
     from trtfarm.inspection.pool import InspectionPool
     from trtfarm_api.farm import Farm
+    from trtfarm_api.maintenance.settings import MaintenanceSettings
 
     with InspectionPool(
         memory_bytes=server.inspection_memory_bytes, timeout_seconds=server.inspection_timeout_seconds
@@ -44,6 +47,7 @@ def farm(
             catalogue=Catalogue.load(catalogue_path),
             inspection=inspection,
             require_keys=require_keys,
+            maintenance=maintenance or MaintenanceSettings(),
         )
 
 
@@ -77,6 +81,7 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
                 store,
                 bell,
                 require_keys=server.requires_keys,
+                maintenance=settings.maintenance,
                 catalogue_path=settings.catalogue.path,
             )
         )

@@ -7,7 +7,7 @@ import sys
 
 from trtfarm.compose.embedded import Home, controller, embedded_farm, reachable_at
 from trtfarm.compose.parts import distributed_farm
-from trtfarm.compose.settings import ApiSettings
+from trtfarm.compose.settings import ApiSettings, WorkerFileSettings
 from trtfarm.errors import ConfigurationError
 from trtfarm_api.farm import Farm
 from trtfarm_api.serving import serve
@@ -21,7 +21,7 @@ def serve_distributed(settings: ApiSettings) -> None:
 
 
 def serve_embedded(settings: ApiSettings) -> None:
-    """Everything in this process, for this machine alone.
+    """Everything in this process, for this machine alone. TRTFARM_WORKER_* variables reach its workers.
 
     Raises:
         ConfigurationError: another process runs this farm, or others could reach it.
@@ -35,7 +35,8 @@ def serve_embedded(settings: ApiSettings) -> None:
     _let_sigterm_unwind()
     home = Home.default()
     host = f"[{server.host}]" if ":" in server.host else server.host
-    with controller(home), embedded_farm(home, server) as (farm, crew):
+    worker = WorkerFileSettings.load().worker
+    with controller(home), embedded_farm(home, server, worker, settings.maintenance) as (farm, crew):
         try:
             crew.start()
             with reachable_at(home, url=f"http://{host}:{server.port}"):

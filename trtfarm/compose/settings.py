@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from trtfarm.errors import ConfigurationError
 from trtfarm.store import StoreSettings
+from trtfarm_api.maintenance.settings import MaintenanceSettings
 from trtfarm_api.settings import ServerSettings
 from trtfarm_db.settings import DatabaseSettings
 from trtfarm_worker.settings import WorkerSettings
@@ -98,6 +99,7 @@ class _Settings(BaseSettings):
 
 class ApiSettings(_Settings):
     server: ServerSettings = ServerSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
 
 

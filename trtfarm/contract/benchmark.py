@@ -12,7 +12,9 @@ from pydantic import AwareDatetime, Field
 from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.profiles import Shape
-from trtfarm.contract.value import Value
+from trtfarm.contract.value import NO_NUL, Value
+
+TensorName = Annotated[str, Field(min_length=1, max_length=1000, pattern=NO_NUL)]
 
 
 class BenchmarkOptions(Value):
@@ -28,6 +30,7 @@ class BenchmarkOptions(Value):
         warm_up_ms: milliseconds of GPU time that do not count.
         duration_seconds: at least so long, and
         iterations: at least so many inferences.
+        inputs: input name → artifact with its raw values, in C order; the others are random.
         seed: of random inputs.
     """
 
@@ -41,6 +44,7 @@ class BenchmarkOptions(Value):
     duration_seconds: Annotated[float, Field(ge=0, le=3600)] = 3.0
     iterations: Annotated[int, Field(ge=1, le=10_000_000)] = 10
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (90.0, 95.0, 99.0)
+    inputs: Annotated[dict[TensorName, Digest], Field(max_length=256)] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     layers: bool = False
 

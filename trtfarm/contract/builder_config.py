@@ -170,6 +170,11 @@ class BuilderConfig(Value):
     def __hash__(self) -> int:
         return hash(canonical_json(self.canonical()))
 
+    @property
+    def portable(self) -> bool:
+        """Whether a plan built so may run beyond its own GPU and TensorRT version."""
+        return bool(self.version_compatible or self.hardware_compatibility_level)
+
     def canonical(self) -> dict[str, Any]:
         """What was asked for, as JSON with sorted keys; ``{}`` for TensorRT's own defaults."""
         return dict(sorted(self.model_dump(mode="json", exclude_none=True).items()))

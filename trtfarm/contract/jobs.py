@@ -64,6 +64,7 @@ class ArtifactKind(StrEnum):
     IO = "io"
     TIMING_CACHE = "timing_cache"
     BENCHMARK = "benchmark"
+    INPUT = "input"
 
 
 class Scope(StrEnum):

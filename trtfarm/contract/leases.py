@@ -13,6 +13,10 @@ from trtfarm.contract.timing_cache import TimingCacheUse
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.contract.value import Value
 
+OLDEST_EVERY = 10
+"""Every so many claims of a worker take the oldest job of its queues, whatever its priority: however many
+urgent jobs keep coming, a tenth of the slots works off the others in the order of their submission."""
+
 
 class RetryPolicy(Value):
     """How often a job is tried when its attempts end for reasons that are not its own.
@@ -26,11 +30,12 @@ class RetryPolicy(Value):
 
 
 class BenchmarkWork(Value):
-    """What a benchmark job measures."""
+    """What a benchmark job measures. ``input_sizes``: bytes of the options' ``inputs``, by name."""
 
     plan: Digest
     plan_size_bytes: int
     options: BenchmarkOptions
+    input_sizes: dict[str, int] = Field(default_factory=dict)
 
 
 class Claim(Value):
@@ -88,6 +93,11 @@ class AttemptFailure(Value):
     error: ErrorView
     retryable: bool = False
     log: PublishedBlob | None = None
+
+    @property
+    def counts_as_crash(self) -> bool:
+        """Also a process that stood still: another one may not, and then again it may."""
+        return self.outcome is Outcome.CRASHED or (self.outcome is Outcome.TIMEOUT and self.retryable)
 
 
 class WorkerInfo(Value):

@@ -11,11 +11,21 @@ from typing import Any, NamedTuple
 from trtfarm.contract.builder_config import BuilderConfig
 from trtfarm.contract.target import RTX, Runtime
 from trtfarm.contract.trtexec_options import spelling_of
+from trtfarm.contract.typed import strongly_typed
 from trtfarm.errors import OptionUnsupportedError
 
 Numbers = tuple[int, ...]
 
-_TYPED = "Networks are strongly typed there: put the types into the model (fp16 tensors, Q/DQ nodes)."
+_TYPED = "Networks are strongly typed there: use --fp16, or put the types into the model."
+_BF16 = (
+    "Give a model with bf16 tensors, as NVIDIA ModelOpt makes it: "
+    "python -m modelopt.onnx.autocast --onnx_path=model.onnx --low_precision_type=bf16."
+)
+_QUANTIZED = (
+    "Give a model with Q/DQ nodes, as NVIDIA ModelOpt makes it (python -m modelopt.onnx.quantization), "
+    "and leave the option out."
+)
+_BEST = "Use --fp16, or give a model with Q/DQ nodes: the types are the model's there."
 _NO_SEARCH = "Leave it out: it builds without timing tactics."
 _NO_CACHE = "Leave it out: it has no timing cache."
 _NO_DLA = "Leave it out: it builds for GPUs only."
@@ -34,10 +44,10 @@ class _Limit(NamedTuple):
 
 _RTX_REFUSES: dict[str, tuple[str, str]] = (
     dict.fromkeys(
-        ("fp16", "bf16", "int8", "fp8", "int4", "best", "precision_constraints", "layer_precisions",
-         "layer_output_types"),
-        ("cannot be set", _TYPED),
+        ("precision_constraints", "layer_precisions", "layer_output_types"), ("cannot be set", _TYPED)
     )
+    | dict.fromkeys(("int8", "fp8", "int4"), ("cannot be set", _QUANTIZED))
+    | {"bf16": ("cannot be set", _BF16), "best": ("cannot be set", _BEST)}
     | dict.fromkeys(("refit", "strip_plan"), ("needs a GPU driver at build time", _NO_DRIVER))
     | dict.fromkeys(
         ("builder_optimization_level", "avg_timing_iterations", "max_num_tactics", "tactic_sources",
@@ -59,16 +69,18 @@ _RTX_REFUSES: dict[str, tuple[str, str]] = (
 
 _ENTERPRISE: dict[str, _Limit] = (
     dict.fromkeys(
-        ("fp16", "int8", "fp8", "best", "precision_constraints", "layer_precisions", "layer_output_types"),
+        ("precision_constraints", "layer_precisions", "layer_output_types"),
         _Limit(until=(11,), alternative=_TYPED),
     )
+    | dict.fromkeys(("int8", "fp8"), _Limit(until=(11,), alternative=_QUANTIZED))
     | dict.fromkeys(
         ("strongly_typed", "disable_compilation_cache", "error_on_timing_cache_miss"), _Limit((9, 1))
     )
     | dict.fromkeys(("tiling_optimization_level", "l2_limit_for_tiling"), _Limit((10, 8)))
     | {
-        "bf16": _Limit((9, 1), (11,), _TYPED),
-        "int4": _Limit((10, 1), (11,), _TYPED),
+        "best": _Limit(until=(11,), alternative=_BEST),
+        "bf16": _Limit((9, 1), (11,), _BF16),
+        "int4": _Limit((10, 1), (11,), _QUANTIZED),
         "strip_plan": _Limit((10,)),
         "weight_streaming": _Limit((10,)),
         "max_num_tactics": _Limit((10, 4), alternative=_SEARCH_AT_8),
@@ -114,7 +126,7 @@ def refuse_unsupported(
     asked = config.canonical()
     checks: tuple[Callable[[dict[str, Any], Runtime], Iterator[OptionUnsupportedError]], ...]
     checks = (_rtx,) if runtime.flavour == RTX else (_versions, _enterprise)
-    for check in (_anywhere, *checks, _typed_formats):
+    for check in (_anywhere, *checks, _typed_formats, _kept_layers):
         for error in check(asked, runtime):
             raise error
     if runtime.flavour == RTX and tool and "timing_cache_file" in tool:
@@ -133,8 +145,26 @@ def _anywhere(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsuppo
                        "Prune the model before you submit it, and use --sparsity=enable.")  # fmt: skip
 
 
+def _kept_layers(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsupportedError]:
+    """The converter leaves layers in fp32, and can do nothing else with them."""
+    if _converted(asked, runtime):
+        for name, kind in asked.get("layer_precisions", {}).items():
+            if kind not in {"fp32", "fp16"}:
+                yield _refusal(f"--layerPrecisions={name}:{kind}", "cannot be set", runtime,
+                               "Use fp32 for layers that --fp16 shall not convert.")  # fmt: skip
+
+
+def _converted(asked: dict[str, Any], runtime: Runtime) -> bool:
+    return "fp16" in asked and strongly_typed(runtime)
+
+
+def _honoured(field: str, asked: dict[str, Any], runtime: Runtime) -> bool:
+    """By the converter, though not by TensorRT."""
+    return field in {"precision_constraints", "layer_precisions"} and _converted(asked, runtime)
+
+
 def _rtx(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsupportedError]:
-    for field in (name for name in asked if name in _RTX_REFUSES):
+    for field in (name for name in asked if name in _RTX_REFUSES and not _honoured(name, asked, runtime)):
         reason, alternative = _RTX_REFUSES[field]
         yield _refusal(spelling_of(field), reason, runtime, alternative)
     if "version_compatible" in asked and "exclude_lean_runtime" not in asked:
@@ -152,22 +182,29 @@ def _rtx(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsupportedE
 
 
 def _typed_formats(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsupportedError]:
-    """The type half of an I/O format went away with weak typing; before that, trtexec demands it."""
+    """The type half of an I/O format went away with weak typing; before that, trtexec demands it.
+
+    A model that is converted is given the type.
+    """
     if runtime.flavour != RTX and not runtime.version:
         return
-    typed = runtime.flavour == RTX or runtime.version_numbers >= (11,)
+    typed, converted = strongly_typed(runtime), _converted(asked, runtime)
     for field in ("input_io_formats", "output_io_formats"):
         for text in asked.get(field, ()):
-            if typed and ":" in text:
+            if typed and not converted and ":" in text:
                 bare = text.partition(":")[2]
                 yield _refusal(f"{spelling_of(field)}={text}", "cannot set a type", runtime,
-                               f"Write {bare}, and put the type into the model.")  # fmt: skip
+                               f"Write {bare}, and put the type into the model, or add --fp16.")  # fmt: skip
             if not typed and ":" not in text:
                 yield _refusal(f"{spelling_of(field)}={text}", "needs a type", runtime, f"Write fp32:{text}.")
 
 
 def _versions(asked: dict[str, Any], runtime: Runtime) -> Iterator[OptionUnsupportedError]:
-    found = [(spelling_of(field), limit) for field, limit in _ENTERPRISE.items() if field in asked]
+    found = [
+        (spelling_of(field), limit)
+        for field, limit in _ENTERPRISE.items()
+        if field in asked and not _honoured(field, asked, runtime)
+    ]
     for (field, value), limit in _ENTERPRISE_VALUES.items():
         if value == asked.get(field) or (isinstance(asked.get(field), dict) and value in asked[field]):
             found.append((f"{spelling_of(field)} of {value}", limit))

@@ -37,18 +37,19 @@ def _each(names: str, reason: str, alternative: str) -> dict[str, Refusal]:
     return {f"--{name}": Refusal(reason, alternative) for name in names.split()}
 
 
+INFERENCE = (
+    "loadInputs iterations warmUp duration sleepTime idleTime infStreams streams exposeDMA"
+    " noDataTransfers includeDataTransfers useManagedMemory useSpinWait noSpinWait threads useCudaGraph"
+    " noCudaGraph timeDeserialize timeRefit separateProfileRun persistentCacheRatio"
+    " useProfile allocationStrategy weightStreamingBudget avgRuns percentile dumpOutput"
+    " dumpRawBindingsToFile dumpProfile exportTimes exportOutput exportProfile loadRefOutputs"
+    " refPair accuracyAlgorithm atol rtol accuracyThreshold saveDebugTensors saveAllDebugTensors"
+    " asyncFileReader"
+)
+"""Without their dashes."""
+
 REFUSED: dict[str, Refusal] = (
-    _each(
-        "loadInputs iterations warmUp duration sleepTime idleTime infStreams streams exposeDMA"
-        " noDataTransfers includeDataTransfers useManagedMemory useSpinWait noSpinWait threads useCudaGraph"
-        " noCudaGraph timeDeserialize timeRefit separateProfileRun persistentCacheRatio"
-        " useProfile allocationStrategy weightStreamingBudget avgRuns percentile dumpOutput"
-        " dumpRawBindingsToFile dumpProfile exportTimes exportOutput exportProfile loadRefOutputs"
-        " refPair accuracyAlgorithm atol rtol accuracyThreshold saveDebugTensors saveAllDebugTensors"
-        " asyncFileReader",
-        _BENCHMARK,
-        _GO_BENCHMARK,
-    )
+    _each(INFERENCE, _BENCHMARK, _GO_BENCHMARK)
     | _each("dumpRefit dumpLayerInfo exportLayerInfo dumpOptimizationProfile getPlanVersionOnly",
             _INSPECT, _GO_INSPECT)
     | _each("model deploy output uff uffInput uffNHWC", _CAFFE, _GO_ONNX)

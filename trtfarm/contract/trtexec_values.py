@@ -151,6 +151,19 @@ def shapes(text: str) -> dict[str, Shape]:
     return found
 
 
+def files(text: str) -> dict[str, str]:
+    """``x:x.bin,'ids:0':ids.bin``: paths by input."""
+    found: dict[str, str] = {}
+    for item in _items(text):
+        name, path = _named(item)
+        if not path:
+            raise ValueError(f"{item!r} names no file")
+        if name in found:
+            raise ValueError(f"{name!r} is given twice")
+        found[name] = path
+    return found
+
+
 def broadcast(
     lowest: Mapping[str, Shape], best: Mapping[str, Shape], highest: Mapping[str, Shape]
 ) -> OptimizationProfile:

@@ -10,16 +10,22 @@ from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView
 from trtfarm.contract.builder_config import BuilderConfig
 from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
+from trtfarm.contract.forecast import Forecast
 from trtfarm.contract.jobs import Disposition, JobKind, JobState, Outcome, Scope
 from trtfarm.contract.models import ExternalFile
+from trtfarm.contract.names import ModelReference
 from trtfarm.contract.profiles import OptimizationProfile, TensorInfo
 from trtfarm.contract.target import Target
 from trtfarm.contract.timing_cache import TimingCacheUse, TimingCacheView
 from trtfarm.contract.value import Value
-from trtfarm.errors import InvalidRequestError
+from trtfarm.contract.worker import WorkerCondition
+from trtfarm.errors import BuildError, InvalidRequestError, JobCancelledError, from_code
 
 MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 DEFAULT_TIMEOUT_SECONDS = 4 * 3600
+VERSION_HEADER = "Trtfarm-Version"
+"""Of every answer: the farm's version."""
+Priority = Annotated[int, Field(ge=-100, le=100)]
 
 
 class Problem(Value):
@@ -39,7 +45,7 @@ class UploadRequest(Value):
 
     digest: Digest
     size_bytes: PositiveInt
-    kind: Annotated[str, Field(pattern="^(model|external_data|timing_cache)$")] = "model"
+    kind: Annotated[str, Field(pattern="^(model|external_data|timing_cache|input)$")] = "model"
     external_data: tuple[ExternalFile, ...] = ()
 
 
@@ -77,17 +83,18 @@ class TargetRequest(Value):
 class JobRequest(Value):
     """A build of ``model``, or with ``kind`` benchmark, a measurement of ``plan``.
 
-    A benchmark runs on a GPU: ``target.gpu`` is a product, by default the one the plan was built for.
+    A model's name is looked up once, when the request arrives. A benchmark runs on a GPU: ``target.gpu``
+    is a product, by default the one the plan was built for.
     """
 
     kind: JobKind = JobKind.BUILD
-    model: Digest | None = None
+    model: ModelReference | None = None
     plan: Digest | None = None
     benchmark: BenchmarkOptions | None = None
     target: TargetRequest | None = None
     config: BuilderConfig = Field(default_factory=BuilderConfig)
     profiles: tuple[OptimizationProfile, ...] = ()
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Priority = 0
     timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
     wait_for_worker: bool = False
 
@@ -148,11 +155,14 @@ class AttemptView(Value):
 
 
 class JobView(Value):
+    """``queue_position`` (0: next) and ``forecast`` come with a live job that is asked for."""
+
     job_id: str
     kind: JobKind
     state: JobState
     model: Digest
     target: Target
+    queue: str
     config: BuilderConfig
     profiles: tuple[OptimizationProfile, ...]
     build_key: str
@@ -170,7 +180,41 @@ class JobView(Value):
     benchmark: BenchmarkView | None = None
     error: ErrorView | None
     queue_position: int | None = None
+    forecast: Forecast | None = None
     attempts: tuple[AttemptView, ...] | None = None
+
+    def raise_for_state(self) -> Self:
+        """The job itself, if nothing went wrong.
+
+        Raises:
+            TrtFarmError: what it failed of, by kind; a BuildError where TensorRT gave the reason.
+            JobCancelledError: it was cancelled.
+        """
+        if self.error is not None:
+            told = self.error
+            raise from_code(told.code, told.message, told.hint, told.details, otherwise=BuildError)
+        if self.state is JobState.CANCELLED:
+            raise JobCancelledError(f"Job {self.job_id} was cancelled.")
+        return self
+
+
+class PriorityRequest(Value):
+    priority: Priority
+
+
+class CancelRequest(Value):
+    """Which queued jobs to cancel: the caller's own, or with scope admin ``everyones``."""
+
+    model: Digest | None = None
+    gpu: Annotated[str, Field(max_length=80)] | None = None
+    everyones: bool = False
+
+
+class CancelledView(Value):
+    """``more``: there may be others; ask again."""
+
+    cancelled: int
+    more: bool
 
 
 class SubmissionView(Value):
@@ -201,14 +245,24 @@ class WorkerView(Value):
     running: int
     alive: bool
     draining: bool
+    condition: WorkerCondition = WorkerCondition()
     started_at: AwareDatetime
     last_seen_at: AwareDatetime
 
+    @property
+    def claims(self) -> bool:
+        """It takes new jobs now, or once it has a slot free."""
+        return self.alive and not self.draining and not self.condition.paused
+
 
 class QueueView(Value):
+    """``workers`` that claim from it, and their ``slots``, which they share with their other queues."""
+
     queue: str
     queued: int
     running: int
+    workers: int
+    slots: int
 
 
 class FleetView(Value):
@@ -217,9 +271,12 @@ class FleetView(Value):
 
 
 class KeyView(Value):
+    """``max_running``: how many of its jobs may run at a time; None: no limit."""
+
     key_id: str
     name: str
     scope: Scope
+    max_running: int | None
     created_at: AwareDatetime
     last_used_at: AwareDatetime | None
     revoked_at: AwareDatetime | None

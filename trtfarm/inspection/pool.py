@@ -7,25 +7,27 @@ than reading most models.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import json
 import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from trtfarm.contract.models import ModelInfo
-from trtfarm.errors import ModelError, ResourceLimitError, TrtFarmError, UnavailableError
+from trtfarm.errors import ModelError, ResourceLimitError, UnavailableError
 from trtfarm.inspection.inspect import inspect_model
 
 P = ParamSpec("P")
 T = TypeVar("T")
 START_SECONDS = 60.0
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from trtfarm.inspection.child import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
 
 
 class InspectionPool:
@@ -43,8 +45,7 @@ class InspectionPool:
         self._memory_bytes = memory_bytes
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
-        self._executor: ProcessPoolExecutor | None = None
-        self._pid: int | None = None
+        self._child: _Child | None = None
         self._closed = False
 
     def inspect(self, path: Path, external_sizes: Mapping[str, int] | None = None) -> ModelInfo:
@@ -71,13 +72,12 @@ class InspectionPool:
         work = functools.partial(function, *args, **kwargs)
         with self._lock:
             for _ in range(2):
+                child = self._started()
                 try:
-                    future = self._started().submit(_outcome, work)
-                    value, error = future.result(self._timeout_seconds)
-                except BrokenProcessPool:
+                    value, error = child.call(work, self._timeout_seconds)
+                except _DiedError:
                     self._stop()
                 except TimeoutError:
-                    self._kill()
                     self._stop()
                     raise ResourceLimitError(
                         f"Reading the model took more than {self._timeout_seconds:g} s."
@@ -92,7 +92,9 @@ class InspectionPool:
         """Leaves no process. An inspection in progress is cut short."""
         self._closed = True
         if not self._lock.acquire(blocking=False):
-            self._kill()
+            child = self._child
+            if child is not None:
+                child.kill()
             self._lock.acquire()
         try:
             self._stop()
@@ -105,60 +107,67 @@ class InspectionPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _started(self) -> _Child:
         self._check_open()
-        if self._executor is None:
-            self._executor = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _prepare, (self._memory_bytes,)
-            )
+        if self._child is None:
+            self._child = _Child(self._memory_bytes)
             try:
-                self._pid = self._executor.submit(os.getpid).result(START_SECONDS)
-            except (BrokenProcessPool, TimeoutError) as error:
-                self._stop(wait=False)
+                self._child.receive(START_SECONDS)
+            except (_DiedError, TimeoutError) as error:
+                self._stop()
+                self._check_open()  # close() may have been what ended it
                 raise UnavailableError("The process that reads models does not start.") from error
-            self._check_open()  # close() may have looked for a process before there was one
-        return self._executor
+        return self._child
 
     def _check_open(self) -> None:
         if self._closed:
             raise UnavailableError("The farm is shutting down.")
 
-    def _kill(self) -> None:
-        if self._pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-
-    def _stop(self, *, wait: bool = True) -> None:
-        executor, self._executor, self._pid = self._executor, None, None
-        if executor is not None:
-            executor.shutdown(wait=wait, cancel_futures=True)
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
 
-def _outcome(work: Callable[[], T]) -> tuple[T | None, TrtFarmError | None]:
-    """In the child. An error that is raised there keeps its frames, and the model, in memory."""
-    try:
-        return work(), None
-    except TrtFarmError as error:
-        return None, error.with_traceback(None)
-    except MemoryError:
-        return None, ResourceLimitError()
+class _DiedError(Exception):
+    """The child is gone."""
 
 
-def _prepare(memory_bytes: int) -> None:
-    """In the child. The import comes before the limit, which is for models."""
-    import resource
+class _Child:
+    """Not one of multiprocessing's: those run the parent's main module again, and so a person's script."""
 
-    import onnx  # noqa: F401
+    def __init__(self, memory_bytes: int) -> None:
+        self._line, theirs = multiprocessing.Pipe()
+        with theirs:
+            descriptor = theirs.fileno()
+            arguments = [json.dumps(sys.path), str(descriptor), str(memory_bytes)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(descriptor,),
+            )
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the children too
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    def call(self, work: Callable[[], Any], timeout_seconds: float) -> Any:
+        """Raises _DiedError, TimeoutError."""
+        try:
+            self._line.send(work)
+        except OSError as error:
+            raise _DiedError from error
+        return self.receive(timeout_seconds)
 
+    def receive(self, timeout_seconds: float) -> Any:
+        try:
+            if not self._line.poll(timeout_seconds):
+                raise TimeoutError
+            return self._line.recv()
+        except (EOFError, ConnectionError) as error:
+            raise _DiedError from error
 
-def _end_with_parent() -> None:
-    """A parent that was killed closes no queue, and the child would wait on it for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(0)
+    def kill(self) -> None:
+        """From any thread; who waits for an answer learns that there will be none."""
+        self._process.kill()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._line.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from io import BytesIO
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from trtfarm.contract.digest import Digest
 from trtfarm.errors import BlobCorruptError, BlobMissingError
-from trtfarm.store.blob import StoredBlob, described, key_of, quarantine_key_of
+from trtfarm.store.blob import ListedBlob, StoredBlob, described, key_of, listed, quarantine_key_of
 from trtfarm.store.disk import DiskFolder
 from trtfarm.store.download import replace_file
 from trtfarm.store.failures import translated
@@ -101,7 +100,8 @@ class ArtifactStore:
                 self._store.put(key, parts, use_multipart=True, chunk_size=part_bytes, max_concurrency=AHEAD)
             if self._disk:
                 self._disk.publish(key, key_of(digest))
-        return self._found(digest)
+        # Removed again already, as garbage: the database tells its writer.
+        return self.stat(digest) or StoredBlob(digest, size_bytes, etag="")
 
     def stat(self, digest: Digest) -> StoredBlob | None:
         with suppress(BlobMissingError):
@@ -140,13 +140,31 @@ class ArtifactStore:
         """A small blob, verified. Raises BlobMissingError, BlobCorruptError."""
         return b"".join(self._buffers(self._found(digest)))
 
-    def verify(self, digest: Digest) -> bool:
-        """Whether the stored bytes are the right ones. Reads all of them. Raises BlobMissingError."""
+    def verify(self, digest: Digest, read: Callable[[int], object] = bool) -> bool:
+        """Whether the stored bytes are the right ones. Reads all of them, and calls ``read`` with the number
+        of bytes in each piece; what that raises ends it.
+
+        Raises:
+            BlobMissingError: the store has no such blob.
+        """
         try:
-            deque(self._buffers(self._found(digest)), maxlen=0)
+            for buffer in self._buffers(self._found(digest)):
+                read(len(buffer))
         except BlobCorruptError:
             return False
         return True
+
+    def blobs(self) -> Iterator[ListedBlob]:
+        """All that the store holds, in no order; what is put or deleted meanwhile may be missing."""
+        with translated():
+            batches = iter(self._store.list("sha256"))
+            while batch := next(batches, None):
+                yield from filter(None, map(listed, batch))
+
+    @property
+    def folder(self) -> Path | None:
+        """Of a ``file://`` store."""
+        return self._disk.root if self._disk else None
 
     async def stream(
         self, digest: Digest, start: int = 0, end: int | None = None, chunk_bytes: int | None = None

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from trtfarm.contract.digest import Digest
 from trtfarm.errors import BlobMissingError, ConfigurationError, StorageFullError, UnavailableError
 
-_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: a limit on files
 # obstore has no class and no errno for a full store, only the text of the system or of the server.
-_FULL = re.compile(r"\(os error (28|122)\)|507 Insufficient Storage|StorageFull|QuotaExceeded")
+_FULL = re.compile(r"\(os error (27|28|122)\)|507 Insufficient Storage|StorageFull|QuotaExceeded")
 _NO_PLACE = "404 Not Found"  # a listing, unlike the rest, does not answer it with FileNotFoundError
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import platform
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from random import randrange
 
 from uuid_utils import uuid7
 
 from trtfarm.contract.device import Device
-from trtfarm.contract.leases import Claim, WorkerInfo
+from trtfarm.contract.leases import OLDEST_EVERY, Claim, WorkerInfo
 from trtfarm.contract.target import DEFAULT_PLATFORM, RTX, queue_name
+from trtfarm.contract.worker import Pause, WorkerCondition
 from trtfarm.errors import ConfigurationError, DatabaseUnavailableError, GpuBusyError
+from trtfarm.failpoints import reach
 from trtfarm.ring import Bell
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
@@ -24,17 +29,29 @@ from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.repositories.workers import WorkerRepository
 from trtfarm_worker import nvml
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.gpu_lock import choose, gpu_lock
 from trtfarm_worker.isolation import GpuHold, TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
-from trtfarm_worker.scratch import attempts_folder
+from trtfarm_worker.orphans import end_orphans
+from trtfarm_worker.outbox import Outbox
+from trtfarm_worker.pauses import Breaker, Room
 from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.spool import Spool
 from trtfarm_worker.work import Workshop
 
 _log = logging.getLogger(__name__)
 _PRESENCE_SECONDS = 15.0
 _OUTAGE_SECONDS = 1.0
 _GRACE_POLL_SECONDS = 0.2
+_PAUSE_LOOK_SECONDS = 1.0
+_NEWS_SECONDS = 0.5
+_SILENCE_SECONDS = 60.0
+_WHY = {
+    Pause.CRASHES: "several jobs in a row brought its child down",
+    Pause.DISK: "its scratch folder has less than worker.scratch_reserve_bytes left",
+    Pause.SPOOL: "more than worker.spool_bytes of finished work wait to be handed in",
+}
 
 
 class Agent:
@@ -53,10 +70,18 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._rings = 0
+        # Not all begin with the oldest: of workers that live for a few jobs only, each tenth does.
+        self._turns = itertools.count(randrange(OLDEST_EVERY))  # noqa: S311 - no secret
         self._busy = 0
         self._draining = False
         self._stopping = threading.Event()
-        self._folder = contextlib.ExitStack()
+        spool = Spool(settings.scratch / "spool")
+        delivery = Delivery(store, database, settings)
+        self._spool, self._delivery = spool, delivery
+        self._outbox = Outbox(spool, delivery, settings, self.worker_id)
+        self._paused: dict[int, Pause] = {}  # slots
+        self._news = threading.Event()  # the worker's row should change
+        self._looked_at = time.monotonic()
         self.info: WorkerInfo | None = None
 
     @property
@@ -74,6 +99,7 @@ class Agent:
                 scratch folder cannot be written.
             DatabaseUnavailableError: the farm's database does not answer.
         """
+        end_orphans()
         device = self._take_gpu()
         ready = self._children[0].start()
         if device is not None and ready.multiprocessors:
@@ -93,8 +119,13 @@ class Agent:
         )
         with self._database.transaction() as connection:
             WorkerRepository(connection).register(self.info)
+        try:
+            self._outbox.start()
+        except OSError as error:
+            scratch = self._settings.scratch
+            raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
         for number, child in enumerate(self._children):
-            self._spawn(f"slot-{number}", self._slot, workshop, child)
+            self._spawn(f"slot-{number}", self._slot, number, workshop, child)
         self._spawn("presence", self._presence)
         return self.info
 
@@ -114,13 +145,11 @@ class Agent:
 
     def _open_workshop(self, device: Device | None) -> Workshop:
         scratch = self._settings.scratch
-        try:
-            folder = self._folder.enter_context(attempts_folder(scratch, self.worker_id))
-        except OSError as error:
-            raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
         return Workshop(
             worker_id=self.worker_id,
-            folder=folder,
+            spool=self._spool,
+            delivery=self._delivery,
+            outbox=self._outbox,
             settings=self._settings,
             database=self._database,
             store=self._store,
@@ -128,6 +157,17 @@ class Agent:
             device=device,
             stopping=self._stopping.is_set,
         )
+
+    @property
+    def rings(self) -> int:
+        """How many were heard."""
+        return self._rings
+
+    @property
+    def idle(self) -> bool:
+        """Whether no slot runs a job, and one at least would."""
+        with self._changed:
+            return not self._busy and len(self._paused) < len(self._children) and not self._draining
 
     def wake(self) -> None:
         """There may be work."""
@@ -138,8 +178,27 @@ class Agent:
     def wait_until_free(self) -> None:
         """Blocks while every slot is busy, so that a full worker swallows no rings meant for another."""
         with self._changed:
-            while self._busy >= len(self._children) and not self._draining:
+            while self._busy + len(self._paused) >= len(self._children) and not self._draining:
                 self._changed.wait()
+
+    def condition(self) -> WorkerCondition:
+        """What the fleet shows of this worker."""
+        room = shutil.disk_usage(self._settings.scratch) if self._settings.scratch.exists() else None
+        return WorkerCondition(
+            paused=tuple(sorted(set(self._paused.values()))),
+            paused_slots=len(self._paused),
+            spool_entries=self._outbox.waiting,
+            spool_bytes=self._outbox.waiting_bytes,
+            scratch_free_bytes=room.free if room else None,
+        )
+
+    def _looks_for_work(self) -> bool:
+        """False if a slot has nothing to do and yet has not asked the database for long: it hangs."""
+        with self._changed:
+            idle = self._busy + len(self._paused) < len(self._children) and not self._draining
+        patience = max(_SILENCE_SECONDS, 4 * self._settings.idle_poll_seconds)
+        patience += self._settings.child_start_seconds
+        return not idle or time.monotonic() - self._looked_at < patience
 
     def drain(self) -> None:
         """Claims nothing more; what is running goes on."""
@@ -156,15 +215,19 @@ class Agent:
         self.drain()
         end = time.monotonic() + grace_seconds
         with self._changed:
-            while self._busy and not self._stopping.is_set() and time.monotonic() < end:
+            while (
+                (self._busy or self._outbox.waiting)
+                and not self._stopping.is_set()
+                and time.monotonic() < end
+            ):
                 self._changed.wait(_GRACE_POLL_SECONDS)
         self._stopping.set()
         for thread in self._threads:
             thread.join()
         for child in self._children:
             child.kill()
+        self._outbox.stop()
         self._hold.close()
-        self._folder.close()
         if self.info is not None:
             try:
                 with self._database.transaction() as connection:
@@ -177,19 +240,26 @@ class Agent:
         thread.start()
         self._threads.append(thread)
 
-    def _slot(self, workshop: Workshop, child: TensorRTChild) -> None:
+    def _slot(self, number: int, workshop: Workshop, child: TensorRTChild) -> None:
         # The child's parent-death signal follows this thread, so it lives as long as the slot does.
+        breaker = Breaker(self._settings.breaker_crashes, self._settings.breaker_seconds)
+        room = Room(self._settings, workshop.models, self._outbox)
         while True:
             seen = self._rings
             if self._draining:
                 return
+            if self._must_pause(number, Pause.CRASHES if breaker.is_open else room.pause()):
+                with self._changed:
+                    self._changed.wait(_PAUSE_LOOK_SECONDS)
+                continue
             claim = self._claim(workshop)
             if claim is None:
                 self._warm(child)
                 self._wait_for_ring(seen)
                 continue
             try:
-                Attempt(workshop, claim, child).run()
+                reach("worker.after_claim")
+                breaker.record(claim.job_id, Attempt(workshop, claim, child).run())
             except Exception:  # noqa: BLE001 - a slot outlives whatever an attempt does
                 _log.exception("job %s: the attempt could not be ended; its lease will run out", claim.job_id)
             finally:
@@ -197,16 +267,35 @@ class Agent:
                     self._busy -= 1
                     self._changed.notify_all()
 
+    def _must_pause(self, number: int, reason: Pause | None) -> bool:
+        with self._changed:
+            before = self._paused.get(number)
+            if reason is before:
+                return reason is not None
+            if reason is None:
+                del self._paused[number]
+                _log.info("slot %d goes on", number)
+            else:
+                self._paused[number] = reason
+                _log.warning("slot %d claims nothing: %s", number, _WHY[reason])
+            self._changed.notify_all()
+        self._news.set()
+        return reason is not None
+
     def _claim(self, workshop: Workshop) -> Claim | None:
         with self._changed:
             self._busy += 1
         claim = None
+        oldest = next(self._turns) % OLDEST_EVERY == 0
         try:
             with self._database.transaction() as connection:
                 claim = LeaseRepository(
                     connection, lease_seconds=self._settings.lease_seconds, policy=self._settings.retry
-                ).claim(self.queues, self.worker_id, workshop.gpu_uuid)
+                ).claim(self.queues, self.worker_id, workshop.gpu_uuid, oldest=oldest)
                 more = claim is not None and JobRepository(connection).any_queued(claim.spec.target.queue)
+                if claim is not None:
+                    reach("worker.before_claim_commit")
+            self._looked_at = time.monotonic()
             if claim is not None and more:
                 # The ring that led here stood for all of them: pass it on.
                 self._bell.ring(claim.spec.target.queue)
@@ -238,10 +327,21 @@ class Agent:
                 self._changed.wait(self._settings.idle_poll_seconds)
 
     def _presence(self) -> None:
-        while not self._stopping.wait(_PRESENCE_SECONDS):
+        told_at = time.monotonic()
+        while not self._stopping.wait(_NEWS_SECONDS):
+            due = time.monotonic() - told_at >= _PRESENCE_SECONDS
+            if not (due or self._news.is_set()):
+                continue
+            self._news.clear()
+            told_at = time.monotonic()
+            if not self._looks_for_work():
+                _log.error("no slot has asked the database for long: the farm takes this worker for silent")
+                continue
             try:
                 with self._database.transaction() as connection:
-                    WorkerRepository(connection).seen(self.worker_id, draining=self._draining)
+                    WorkerRepository(connection).seen(
+                        self.worker_id, draining=self._draining, condition=self.condition()
+                    )
             except DatabaseUnavailableError:
                 _log.warning("the database does not answer")
             except Exception:  # noqa: BLE001 - without it the farm would take this worker for dead

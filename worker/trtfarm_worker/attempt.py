@@ -1,36 +1,35 @@
-"""One attempt, from the claim to its effect: fetch → run → publish → finish."""
+"""One attempt, from the claim to its effect: fetch → run the child → seal → publish → commit.
+
+Once the child's answer is sealed in the spool, a kill of this worker costs nothing: see ``spool``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from sqlalchemy import Connection
-
-from trtfarm.contract.jobs import JobKind, JobState, Outcome
-from trtfarm.contract.leases import AttemptFailure, Claim, Renewal
+from trtfarm.contract.jobs import JobKind, Outcome
+from trtfarm.contract.leases import AttemptFailure, Claim
 from trtfarm.contract.v1 import ErrorView, Progress
-from trtfarm.errors import (
-    BlobCorruptError,
-    ConfigurationError,
-    DatabaseUnavailableError,
-    NotFoundError,
-    StaleFenceError,
-    StorageFullError,
-    TrtFarmError,
-    UnavailableError,
-)
-from trtfarm_db.repositories.leases import LeaseRepository
+from trtfarm.errors import ConfigurationError, DatabaseUnavailableError, StaleFenceError, TrtFarmError
+from trtfarm.failpoints import reach
+from trtfarm_worker import failures
 from trtfarm_worker.benchmark_work import BenchmarkWork
 from trtfarm_worker.build_work import BuildWork
+from trtfarm_worker.delivery import LATER, Renew
+from trtfarm_worker.finished import Finished
 from trtfarm_worker.heartbeat import Heartbeat, deadline
 from trtfarm_worker.isolation import Crashed, Interrupted, TensorRTChild
-from trtfarm_worker.protocol import ChildRequest, Done, Failed
-from trtfarm_worker.work import Effect, Work, Workshop
+from trtfarm_worker.log_limit import LogLimit
+from trtfarm_worker.protocol import Built, ChildRequest, Done, Failed, Measured
+from trtfarm_worker.spool import Entry
+from trtfarm_worker.stall import Stall
+from trtfarm_worker.work import Work, Workshop
 
 _log = logging.getLogger(__name__)
-_RETRY_SECONDS = 1.0
 _WORK: dict[JobKind, type[BuildWork | BenchmarkWork]] = {
     JobKind.BUILD: BuildWork,
     JobKind.BENCHMARK: BenchmarkWork,
@@ -44,78 +43,138 @@ class Attempt:
         self._shop = workshop
         self._claim = claim
         self._child = child
-        self._folder = workshop.folder / f"{claim.job_id}.{claim.fence}"
-        self._log_path = self._folder / "build.log"
+        self._stalled = False
+        self._sound: bool | None = None
 
-    def run(self) -> None:
-        """Ends the attempt one way or another; errors are recorded with the job, not raised."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._log_path.touch()
+    def run(self) -> bool | None:
+        """Ends the attempt one way or another; errors are recorded with the job, not raised.
+
+        What cannot be recorded now waits in the outbox. Returns whether the child did its work, if only to
+        refuse the job; None if the attempt does not tell.
+        """
         try:
-            with Heartbeat(self._renew, self._shop.settings.heartbeat_seconds) as heartbeat:
-                effect = self._execute(heartbeat)
-                self._commit(effect)
+            entry = self._shop.spool.open(self._claim)
+        except OSError as error:
+            self._shop.delivery.commit_failure(self._claim, failures.of_file(error))
+            return None
+        try:
+            with Heartbeat(self._renewal(), self._shop.settings.heartbeat_seconds) as heartbeat:
+                finished = self._execute(heartbeat, entry)
+                handed_in = self._hand_in(entry, finished) if finished else self._release(entry)
         except StaleFenceError:
             _log.warning("job %s: superseded, result discarded", self._claim.job_id)
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            entry.remove()
+        except BaseException:
+            entry.leave()
+            raise
+        else:
+            if finished and not handed_in:
+                self._shop.outbox.add(entry, finished)
+        return self._sound
 
-    def _execute(self, heartbeat: Heartbeat) -> Effect:
-        """Does the work and returns what is to be committed."""
+    def _execute(self, heartbeat: Heartbeat, entry: Entry) -> Finished | None:
+        """Runs the child and seals what came of it. None: the worker stops; the job is to be given back."""
         try:
-            work: Work = _WORK[self._claim.kind](self._shop, self._claim, self._folder, self._log_path)
+            work: Work = _WORK[self._claim.kind](self._shop, self._claim, entry.path)
+            entry.log_path.touch()
             with work.request(lambda stage: heartbeat.progress(Progress(stage=stage))) as request:
+                reach("worker.after_fetch")
                 outcome = self._supervise(heartbeat, request)
-            if isinstance(outcome, Done):
+            reach("worker.after_child_exit")
+            if isinstance(outcome, Built | Measured):
                 heartbeat.progress(Progress(stage="publishing"))
-                return work.effect(outcome, lambda each: self._combine(heartbeat, each))
-            return self._without_result(outcome)
+                finished = entry.seal(work.finished(outcome))
+                reach("worker.after_seal")
+                return self._share(heartbeat, work, entry, finished)
+            if isinstance(outcome, Interrupted) and outcome.outcome is Outcome.RELEASED:
+                return None
+            failure = self._without_result(outcome)
         except StaleFenceError:
             raise
         except TrtFarmError as error:
-            failure = _failure(error)
+            failure = failures.of_farm(error)
         except OSError as error:
-            failure = _infrastructure("WORKER_IO", f"The worker could not read or write a file: {error}")
+            failure = failures.of_file(error)
         except Exception as error:  # noqa: BLE001 - recorded with the job, tried elsewhere
             _log.exception("job %s", self._claim.job_id)
-            failure = _infrastructure("INTERNAL", f"The worker failed: {error!r}")
-        return lambda leases: leases.fail(self._claim, failure)
+            failure = failures.of_worker(error)
+        finished = Finished(claim=self._claim, failure=failure, at=time.time())
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk, most likely: then it is told without having lain there
+            finished = entry.seal(finished)
+        return finished
+
+    def _share(self, heartbeat: Heartbeat, work: Work, entry: Entry, finished: Finished) -> Finished:
+        """With the help of the child, which is still there. A failure here costs the result nothing."""
+        try:
+            shared = work.share(finished, lambda request: self._combine(heartbeat, request))
+            return finished if shared == finished else entry.seal(shared)
+        except Exception:  # noqa: BLE001
+            _log.exception("job %s: nothing is shared of it but its result", self._claim.job_id)
+            return finished
 
     def _supervise(
         self, heartbeat: Heartbeat, request: ChildRequest
     ) -> Done | Failed | Crashed | Interrupted:
         timed_out = deadline(self._claim.timeout_seconds)
+        stalled = Stall(
+            self._shop.settings.no_progress_seconds, Path(request.log_path), self._child.cpu_seconds
+        )
+
+        log_limit = LogLimit(Path(request.log_path), self._shop.settings.log_bytes)
 
         def interruption() -> Outcome | None:
+            log_limit.look()
             if heartbeat.verdict is not None:
                 return heartbeat.verdict
-            if timed_out():
+            if timed_out() or stalled():
                 return Outcome.TIMEOUT
             return Outcome.RELEASED if self._shop.stopping() else None
 
-        return self._child.run(request, interruption, heartbeat.progress)
+        def progress(told: Progress) -> None:
+            stalled.heard()
+            heartbeat.progress(told)
+
+        outcome = self._ask_child(request, interruption, progress)
+        log_limit.apply()
+        self._stalled = outcome == Interrupted(Outcome.TIMEOUT) and not timed_out()
+        if isinstance(outcome, Interrupted):
+            self._sound = False if self._stalled else None
+        elif isinstance(outcome, Failed):
+            self._sound = not failures.is_the_gpus(outcome.error)
+        else:
+            self._sound = not isinstance(outcome, Crashed)
+        return outcome
+
+    def _ask_child(
+        self,
+        request: ChildRequest,
+        interruption: Callable[[], Outcome | None],
+        progress: Callable[[Progress], None],
+    ) -> Done | Failed | Crashed | Interrupted:
+        try:
+            return self._child.run(request, interruption, progress)
+        except ConfigurationError:  # a child does not start any more
+            self._sound = False
+            raise
 
     def _combine(self, heartbeat: Heartbeat, request: ChildRequest) -> Done | Failed | None:
         outcome = self._supervise(heartbeat, request)
         return None if isinstance(outcome, Crashed | Interrupted) else outcome
 
-    def _without_result(self, outcome: Failed | Crashed | Interrupted) -> Effect:
-        claim, log = self._claim, self._shop.publish(self._log_path)
+    def _without_result(self, outcome: Done | Failed | Crashed | Interrupted) -> AttemptFailure:
         if isinstance(outcome, Interrupted):
-            if outcome.outcome is Outcome.RELEASED:
-                return lambda leases: leases.release(claim)
             if outcome.outcome is Outcome.LOST:
                 raise StaleFenceError
-            failure = AttemptFailure(
-                outcome=outcome.outcome, error=self._interruption(outcome.outcome), log=log
-            )
-        elif isinstance(outcome, Crashed):
-            failure = AttemptFailure(outcome=Outcome.CRASHED, error=outcome.error, retryable=True, log=log)
-        else:
-            failure = AttemptFailure(
-                outcome=Outcome.FAILED, error=outcome.error, retryable=outcome.retryable, log=log
-            )
-        return lambda leases: leases.fail(claim, failure)
+            if self._stalled:
+                return failures.of_stall(self._shop.settings.no_progress_seconds)
+            return AttemptFailure(outcome=outcome.outcome, error=self._interruption(outcome.outcome))
+        if isinstance(outcome, Crashed):
+            return AttemptFailure(outcome=Outcome.CRASHED, error=outcome.error, retryable=True)
+        if isinstance(outcome, Failed):
+            return AttemptFailure(outcome=Outcome.FAILED, error=outcome.error, retryable=outcome.retryable)
+        raise ValueError(f"The child answered {outcome.event}.")
 
     def _interruption(self, outcome: Outcome) -> ErrorView:
         if outcome is Outcome.TIMEOUT:
@@ -124,47 +183,24 @@ class Attempt:
                 message=f"The job did not end within {self._claim.timeout_seconds:g} seconds.",
                 hint="Submit it again with a larger --timeout.",
             )
-        return ErrorView(code="CANCELLED", message="The job was cancelled.")
+        return failures.CANCELLED
 
-    def _renew(self, progress: Progress | None) -> Renewal:
-        with self._shop.database.transaction() as connection:
-            return self._leases(connection).renew(
-                self._claim, self._shop.worker_id, progress, self._shop.gpu_uuid
-            )
+    def _hand_in(self, entry: Entry, finished: Finished) -> bool:
+        """False: not now."""
+        try:
+            self._shop.delivery.hand_in(entry, finished)
+        except LATER as error:
+            _log.warning("job %s: finished, and waits to be handed in: %s", self._claim.job_id, error)
+            return False
+        return True
 
-    def _commit(self, effect: Effect) -> None:
-        """Waits out a database that does not answer: the work is done and must not be lost."""
-        given_up = deadline(self._shop.settings.partition_seconds)
-        while True:
-            try:
-                with self._shop.database.transaction() as connection:
-                    state = effect(self._leases(connection))
-                ended = state if isinstance(state, JobState) else "done"
-                _log.info("job %s: %s", self._claim.job_id, ended)
-                return
-            except DatabaseUnavailableError:
-                if given_up() or self._shop.stopping():
-                    raise
-                _log.warning("job %s: waiting for the database to take the result", self._claim.job_id)
-                time.sleep(_RETRY_SECONDS)
+    def _release(self, entry: Entry) -> bool:
+        try:
+            self._shop.delivery.release(self._claim)
+        except DatabaseUnavailableError as error:
+            _log.warning("job %s: not given back (%s); its lease will run out", self._claim.job_id, error)
+        entry.remove()
+        return True
 
-    def _leases(self, connection: Connection) -> LeaseRepository:
-        settings = self._shop.settings
-        return LeaseRepository(connection, lease_seconds=settings.lease_seconds, policy=settings.retry)
-
-
-def _failure(error: TrtFarmError) -> AttemptFailure:
-    view = ErrorView(code=error.code, message=error.message, hint=error.hint)
-    if isinstance(error, NotFoundError | BlobCorruptError):
-        view = ErrorView(
-            code="INPUT_LOST",
-            message=f"What the job needs is missing or damaged in the artifact store: {error.message}",
-            hint="Upload the model (or build the plan) again, then retry the job.",
-        )
-    # ConfigurationError: the child could not be started again, here and now.
-    retryable = isinstance(error, UnavailableError | StorageFullError | ConfigurationError)
-    return AttemptFailure(outcome=Outcome.FAILED, error=view, retryable=retryable)
-
-
-def _infrastructure(code: str, message: str) -> AttemptFailure:
-    return AttemptFailure(outcome=Outcome.FAILED, error=ErrorView(code=code, message=message), retryable=True)
+    def _renewal(self) -> Renew:
+        return self._shop.delivery.renewal(self._claim, self._shop.worker_id, self._shop.gpu_uuid)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trtfarm.contract.leases import BenchmarkResult, Claim
+from trtfarm.contract.leases import BenchmarkWork as BenchmarkWorkload
+from trtfarm.contract.leases import Claim
 from trtfarm.errors import TargetUnavailableError
-from trtfarm_worker.protocol import BenchmarkRequest, Done, Measured
-from trtfarm_worker.work import Child, Effect, OnStage, Workshop
+from trtfarm_worker.finished import LOG, PLAN, Finished
+from trtfarm_worker.protocol import BenchmarkRequest, Built, Measured
+from trtfarm_worker.work import Child, OnStage, Workshop
 
 
 class BenchmarkWork:
-    def __init__(self, shop: Workshop, claim: Claim, folder: Path, log_path: Path) -> None:
-        self._shop, self._claim, self._folder, self._log_path = shop, claim, folder, log_path
+    def __init__(self, shop: Workshop, claim: Claim, folder: Path) -> None:
+        self._shop, self._claim, self._folder = shop, claim, folder
 
     @contextlib.contextmanager
     def request(self, on_stage: OnStage) -> Iterator[BenchmarkRequest]:
@@ -22,26 +25,30 @@ class BenchmarkWork:
         if work is None or device is None:
             raise TargetUnavailableError("This worker has no GPU to measure on.")
         on_stage("fetching plan")
-        plan = self._folder / "plan"
+        plan = self._folder / PLAN
         self._shop.store.fetch(work.plan, plan, work.plan_size_bytes)
+        if work.options.inputs:
+            on_stage("fetching inputs")
         yield BenchmarkRequest(
             plan_path=str(plan),
+            input_paths={name: str(path) for name, path in self._inputs(work)},
             device=device,
             options=work.options,
             folder=str(self._folder),
-            log_path=str(self._log_path),
+            log_path=str(self._folder / LOG),
         )
 
-    def effect(self, done: Done, run: Child) -> Effect:
-        del run
+    def _inputs(self, work: BenchmarkWorkload) -> Iterator[tuple[str, Path]]:
+        """Fetched under names of ours: a tensor's may be no name of a file."""
+        for number, (name, digest) in enumerate(work.options.inputs.items()):
+            path = self._folder / f"input{number}"
+            self._shop.store.fetch(digest, path, work.input_sizes[name])
+            yield name, path
+
+    def finished(self, done: Built | Measured) -> Finished:
         assert isinstance(done, Measured)  # noqa: S101 - the answer to a benchmark request
-        assert self._shop.device is not None  # noqa: S101 - checked for the request
-        result = BenchmarkResult(
-            measurement=done.measurement,
-            device=self._shop.device,
-            log=self._shop.publish(self._log_path),
-            times=self._shop.publish_if_there(self._folder / "times.json"),
-            layer_profile=self._shop.publish_if_there(self._folder / "profile.json"),
-            layer_information=self._shop.publish_if_there(self._folder / "layers.json"),
-        )
-        return lambda leases: leases.finish_benchmark(self._claim, result)
+        return Finished(claim=self._claim, done=done, device=self._shop.device, at=time.time())
+
+    def share(self, finished: Finished, run: Child) -> Finished:
+        del run
+        return finished

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trtfarm.contract.leases import BuildResult, Claim
+from trtfarm.contract.leases import Claim
 from trtfarm_db.repositories.artifacts import ModelRepository
-from trtfarm_worker.protocol import BuildRequest, Built, Done
+from trtfarm_worker.finished import IO, LOG, PLAN, Finished
+from trtfarm_worker.model_cache import TYPED_FOLDER
+from trtfarm_worker.protocol import BuildRequest, Built, Measured
 from trtfarm_worker.timing_cache import SharedTimingCache
-from trtfarm_worker.work import Child, Effect, OnStage, Workshop
+from trtfarm_worker.work import Child, OnStage, Workshop
 
 
 class BuildWork:
-    def __init__(self, shop: Workshop, claim: Claim, folder: Path, log_path: Path) -> None:
-        self._shop, self._claim, self._folder, self._log_path = shop, claim, folder, log_path
+    def __init__(self, shop: Workshop, claim: Claim, folder: Path) -> None:
+        self._shop, self._claim, self._folder = shop, claim, folder
         self._cache = SharedTimingCache.for_build(shop, claim.spec, folder)
 
     @contextlib.contextmanager
@@ -28,19 +31,20 @@ class BuildWork:
             yield BuildRequest(
                 spec=self._claim.spec,
                 model_path=str(model),
-                plan_path=str(self._folder / "plan"),
-                io_path=str(self._folder / "io.json"),
-                log_path=str(self._log_path),
+                typed_folder=str(model.parent / TYPED_FOLDER),
+                plan_path=str(self._folder / PLAN),
+                io_path=str(self._folder / IO),
+                log_path=str(self._folder / LOG),
                 **paths,
             )
 
-    def effect(self, done: Done, run: Child) -> Effect:
+    def finished(self, done: Built | Measured) -> Finished:
         assert isinstance(done, Built)  # noqa: S101 - the answer to a build request
-        use = None
-        if self._cache is not None and done.timing_cache is not None:
-            use = self._cache.publish(done.timing_cache, self._claim.job_id, run)
-        plan, io, log = self._shop.publish_all(
-            self._folder / "plan", self._folder / "io.json", self._log_path
-        )
-        result = BuildResult(plan=plan, io=io, log=log, build_seconds=done.build_seconds, timing_cache=use)
-        return lambda leases: leases.finish(self._claim, result)
+        use = self._cache.use(done.timing_cache) if self._cache and done.timing_cache else None
+        return Finished(claim=self._claim, done=done, timing_cache=use, at=time.time())
+
+    def share(self, finished: Finished, run: Child) -> Finished:
+        if self._cache is None or finished.timing_cache is None:
+            return finished
+        use = self._cache.publish(finished.timing_cache, self._claim.job_id, run)
+        return finished.model_copy(update={"timing_cache": use})

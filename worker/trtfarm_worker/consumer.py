@@ -11,6 +11,19 @@ from trtfarm.ring import LOOK_TASK
 from trtfarm_worker.agent import Agent
 
 
+class CalmAboutRings(logging.Filter):
+    """Celery is alarmed, over pages, when Redis goes away before a ring is acknowledged.
+
+    Nothing is lost by it: the ring may be heard twice.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "Couldn't ack" in str(record.msg):
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def listen(app: Any, agent: Agent) -> None:
     """Consumes the agent's queues until SIGTERM or Ctrl-C. Must run in the main thread."""
     from celery.apps.worker import Worker
@@ -27,6 +40,7 @@ def listen(app: Any, agent: Agent) -> None:
     def leave_logging_alone(**_: object) -> None:
         """Celery sets it up, and hides what the agent tells, unless somebody else does."""
 
+    logging.getLogger("celery.worker.request").addFilter(CalmAboutRings())
     setup_logging.connect(leave_logging_alone, weak=False)
     worker_shutting_down.connect(drain, weak=False)
     worker = Worker(

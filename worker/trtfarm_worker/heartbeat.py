@@ -12,7 +12,7 @@ from typing import Self
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.leases import Renewal
 from trtfarm.contract.v1 import Progress
-from trtfarm.errors import DatabaseUnavailableError, StaleFenceError
+from trtfarm.errors import DatabaseUnavailableError, GpuBusyError, StaleFenceError
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
@@ -35,8 +35,17 @@ class Heartbeat:
         self._verdict: Outcome | None = None
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when nothing is renewed any more."""
+        self._stopped.set()
+        self._changed.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
@@ -45,9 +54,7 @@ class Heartbeat:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stopped.set()
-        self._changed.set()
-        self._thread.join()
+        self.stop()
 
     @property
     def verdict(self) -> Outcome | None:
@@ -69,6 +76,10 @@ class Heartbeat:
                 if self._renew(self._progress).cancel_requested:
                     self._verdict = Outcome.CANCELLED
             except StaleFenceError:
+                self._verdict = Outcome.LOST
+                return
+            except GpuBusyError:
+                _log.warning("the lease had run out, and the GPU has another job since: giving way")
                 self._verdict = Outcome.LOST
                 return
             except DatabaseUnavailableError:

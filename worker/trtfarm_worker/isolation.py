@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import ConfigurationError
+from trtfarm_worker.orphans import mark
 from trtfarm_worker.protocol import ChildMessage, ChildRequest, Done, Failed, Progressed, Ready, child_message
 from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.stall import cpu_seconds
 
 _POLL_SECONDS = 0.1
 _MESSAGE_LIMIT_BYTES = 4 << 20
-_CHILD_MODULE = "trtfarm_worker.tensorrt.child"
 
 
 class Interrupted(NamedTuple):
@@ -54,9 +55,9 @@ class Crashed(NamedTuple):
         if self.status >= 0:
             return f"ended with exit status {self.status}"
         try:
-            return f"ended with {signal.Signals(-self.status).name}"
+            return f"was killed by {signal.Signals(-self.status).name}"
         except ValueError:  # a real-time signal
-            return f"ended with signal {-self.status}"
+            return f"was killed by signal {-self.status}"
 
 
 class _StoppedError(Exception):
@@ -80,11 +81,8 @@ class TensorRTChild:
     Not thread safe: one slot owns one child.
     """
 
-    def __init__(
-        self, settings: WorkerSettings, module: str = _CHILD_MODULE, gpu: GpuHold | None = None
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, gpu: GpuHold | None = None) -> None:
         self._settings = settings
-        self._module = module
         self._gpu = gpu
         self._process: subprocess.Popen[bytes] | None = None
         self._requests = -1
@@ -103,14 +101,14 @@ class TensorRTChild:
         self.kill()
         request_read, self._requests = os.pipe()
         self._events, event_write = os.pipe()
-        command = [sys.executable, "-m", self._module]
+        command = [sys.executable, "-m", self._settings.child_module]
         arguments = [self._settings.runtime, request_read, event_write, os.getpid()]
         self._process = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(request_read, event_write, *([self._gpu.lock] if self._gpu else [])),
-            env=os.environ | ({"CUDA_VISIBLE_DEVICES": self._gpu.uuid} if self._gpu else {}),
+            env=os.environ | mark() | ({"CUDA_VISIBLE_DEVICES": self._gpu.uuid} if self._gpu else {}),
             start_new_session=True,  # one kill ends it and all it has started
         )
         os.close(request_read)
@@ -172,6 +170,10 @@ class TensorRTChild:
             if isinstance(message, Progressed):
                 on_progress(Progress(stage=message.stage, fraction=message.fraction))
             check()
+
+    def cpu_seconds(self) -> float:
+        """What the child at hand has used so far."""
+        return cpu_seconds(self._process.pid) if self._process else 0.0
 
     def kill(self) -> None:
         """Ends the child and everything it started. Harmless if there is none."""

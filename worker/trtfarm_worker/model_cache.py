@@ -13,7 +13,9 @@ from pathlib import Path
 from trtfarm.contract.models import ModelManifest
 from trtfarm.store import ArtifactStore
 
-MODEL_FILE = "model.onnx.trtfarm"  # no external data will ever be called that
+# No external data will ever be called that.
+MODEL_FILE = "model.onnx.trtfarm"
+TYPED_FOLDER = "typed.trtfarm"
 _LOCK_SECONDS = 0.05
 
 
@@ -83,6 +85,18 @@ class ModelCache:
                 return
             if self._remove(folder):
                 total -= sizes[folder]
+
+    def make_room(self, wanted_bytes: int) -> None:
+        """Removes models that nobody uses, the least recently used first, until so many bytes are free."""
+        if not self._folder.is_dir():
+            return
+        models = [folder for folder in self._folder.iterdir() if folder.is_dir()]
+        for folder in sorted(models, key=_used_at):
+            if wanted_bytes <= 0:
+                return
+            size_bytes = _size(folder)
+            if not folder.name.startswith(".") and self._remove(folder):
+                wanted_bytes -= size_bytes
 
     def _remove(self, folder: Path) -> bool:
         """False while another holds the model's lock."""

@@ -24,7 +24,7 @@ def library() -> Iterator[Any]:
         import pynvml
     except ImportError as error:
         raise ConfigurationError(
-            "NVML's bindings are not installed.", hint="pip install 'trtfarm[gpu]'"
+            "NVML's bindings are not installed.", hint="pip install 'trtfarm[nvml]'"
         ) from error
     try:
         pynvml.nvmlInit()

@@ -16,11 +16,15 @@ from trtfarm.contract.value import Value
 
 
 class BuildRequest(Value):
-    """The child writes ``plan_path``, ``io_path`` and, if given, ``timing_cache_out``."""
+    """The child writes ``plan_path``, ``io_path`` and, if given, ``timing_cache_out``.
+
+    ``typed_folder``: for converted copies of the model, which last as long as the model does.
+    """
 
     op: Literal["build"] = "build"
     spec: BuildSpec
     model_path: str
+    typed_folder: str | None = None
     plan_path: str
     io_path: str
     log_path: str
@@ -29,12 +33,16 @@ class BuildRequest(Value):
 
 
 class BenchmarkRequest(Value):
-    """The child writes ``times.json``, ``profile.json`` and ``layers.json`` into ``folder``."""
+    """The child writes ``times.json``, ``profile.json`` and ``layers.json`` into ``folder``.
+
+    ``input_paths``: files with the raw values of inputs, by name.
+    """
 
     op: Literal["benchmark"] = "benchmark"
     plan_path: str
     device: Device
     options: BenchmarkOptions
+    input_paths: dict[str, str] = Field(default_factory=dict)
     folder: str
     log_path: str
 

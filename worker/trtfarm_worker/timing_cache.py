@@ -7,6 +7,7 @@ again, so no committed entry is ever lost. A cache is a help, never a need: its 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,8 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import ENTERPRISE, Runtime
 from trtfarm.contract.timing_cache import TimingCacheHead, TimingCacheUse, timing_cache_key
 from trtfarm.errors import TrtFarmError
+from trtfarm.failpoints import reach
+from trtfarm_db.repositories.artifacts import ArtifactRemovedError
 from trtfarm_db.repositories.timing_caches import TimingCacheRepository
 from trtfarm_worker.protocol import CacheReport, Combined, CombineRequest
 from trtfarm_worker.work import Child, Workshop
@@ -52,21 +55,21 @@ class SharedTimingCache:
             self._head = None
         return paths
 
-    def publish(self, report: CacheReport, job_id: str, run: Child) -> TimingCacheUse:
-        use = TimingCacheUse(
-            key=self.key,
-            revision=self._head.revision if self._head else None,
-            **report.model_dump(),
-        )
+    def use(self, report: CacheReport) -> TimingCacheUse:
+        """What the build had of the cache; nothing is published yet."""
+        revision = self._head.revision if self._head else None
+        return TimingCacheUse(key=self.key, revision=revision, **report.model_dump())
+
+    def publish(self, use: TimingCacheUse, job_id: str, run: Child) -> TimingCacheUse:
         try:
-            return use.model_copy(update={"published": self._publish(report, job_id, run)})
+            return use.model_copy(update={"published": self._publish(use, job_id, run)})
         except TrtFarmError as error:
             _log.warning("the timing cache %s was not published: %s", self.key[:12], error)
             return use
 
-    def _publish(self, report: CacheReport, job_id: str, run: Child) -> int | None:
+    def _publish(self, use: TimingCacheUse, job_id: str, run: Child) -> int | None:
         mine, base = self._learned, self._head
-        if not self._learned_something(report):
+        if not self._learned_something(use):
             return None
         for attempt in range(_TRIES):
             if attempt:
@@ -77,29 +80,35 @@ class SharedTimingCache:
                 if combined is None:
                     return None
                 mine, base = combined, newer
-            blob = self._shop.publish(mine)
+            blob = self._shop.delivery.publish_file(mine)
+            reach("timing_cache.after_put")
             if base is not None and blob.digest == base.digest:
                 return base.revision
-            with self._shop.database.transaction() as connection:
-                revision = TimingCacheRepository(connection).publish(
-                    key=self.key,
-                    after=base.revision if base else 0,
-                    blob=blob,
-                    device=self._device,
-                    runtime=self._spec.target.runtime,
-                    entries=report.entries_after,
-                    job_id=job_id,
-                    worker_id=self._shop.worker_id,
-                )
+            try:
+                with self._shop.database.transaction() as connection:
+                    revision = TimingCacheRepository(connection).publish(
+                        key=self.key,
+                        after=base.revision if base else 0,
+                        blob=blob,
+                        device=self._device,
+                        runtime=self._spec.target.runtime,
+                        entries=use.entries_after,
+                        job_id=job_id,
+                        worker_id=self._shop.worker_id,
+                    )
+            except ArtifactRemovedError as error:
+                self._shop.delivery.restore(error, partial(self._shop.delivery.publish_named, mine))
+                continue
             if revision is not None:
+                reach("timing_cache.after_commit")
                 return revision
         _log.warning("the timing cache %s is too busy; this build's timings are dropped", self.key[:12])
         return None
 
-    def _learned_something(self, report: CacheReport) -> bool:
-        if report.entries_after is not None and report.attached:
-            return report.entries_after > (report.entries_before or 0)
-        return not report.attached or report.bytes_after > report.bytes_before
+    def _learned_something(self, use: TimingCacheUse) -> bool:
+        if use.entries_after is not None and use.attached:
+            return use.entries_after > (use.entries_before or 0)
+        return not use.attached or use.bytes_after > use.bytes_before
 
     def _combined(self, newer: TimingCacheHead, mine: Path, attempt: int, run: Child) -> Path | None:
         base = self._folder / f"timing.head.{attempt}"
@@ -110,7 +119,7 @@ class SharedTimingCache:
                 base=str(base),
                 addition=str(mine),
                 destination=str(destination),
-                log_path=str(self._folder / "build.log"),
+                log_path=str(self._folder / "combine.log"),  # the job's own log is finished
             )
         )
         if isinstance(answer, Combined) and answer.ok:

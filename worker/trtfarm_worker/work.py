@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from trtfarm.contract.device import Device
-from trtfarm.contract.digest import Digest
-from trtfarm.contract.leases import PublishedBlob
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
-from trtfarm_db.repositories.leases import LeaseRepository
+from trtfarm_worker.delivery import Delivery
+from trtfarm_worker.finished import Finished
 from trtfarm_worker.model_cache import ModelCache
-from trtfarm_worker.protocol import ChildRequest, Done, Failed
+from trtfarm_worker.outbox import Outbox
+from trtfarm_worker.protocol import Built, ChildRequest, Done, Failed, Measured
 from trtfarm_worker.settings import WorkerSettings
+from trtfarm_worker.spool import Spool
 
-Effect = Callable[[LeaseRepository], object]
 OnStage = Callable[[str], None]
 
 
@@ -27,11 +25,13 @@ OnStage = Callable[[str], None]
 class Workshop:
     """What the attempts of one worker share.
 
-    ``folder`` is the worker's own. ``device``: the GPU they have, if any.
+    ``device``: the GPU they have, if any.
     """
 
     worker_id: str
-    folder: Path
+    spool: Spool
+    delivery: Delivery
+    outbox: Outbox
     settings: WorkerSettings
     database: Database
     store: ArtifactStore
@@ -42,21 +42,6 @@ class Workshop:
     @property
     def gpu_uuid(self) -> str | None:
         return self.device.uuid if self.device else None
-
-    def publish(self, path: Path) -> PublishedBlob:
-        """Puts a finished file into the store."""
-        with path.open("rb") as file:
-            digest = Digest.of_file(file)
-        blob = self.store.put_file(path, digest, path.stat().st_size)
-        return PublishedBlob(digest=digest, size_bytes=blob.size_bytes, etag=blob.etag)
-
-    def publish_all(self, *paths: Path) -> list[PublishedBlob]:
-        """At the same time: each waits for the disk, or for S3."""
-        with ThreadPoolExecutor(len(paths)) as pool:
-            return list(pool.map(self.publish, paths))
-
-    def publish_if_there(self, path: Path) -> PublishedBlob | None:
-        return self.publish(path) if path.exists() else None
 
 
 class Child(Protocol):
@@ -73,6 +58,10 @@ class Work(Protocol):
         """Fetches what the child needs, for as long as the block runs."""
         ...
 
-    def effect(self, done: Done, run: Child) -> Effect:
-        """Publishes what the child made; returns what is to be committed."""
+    def finished(self, done: Built | Measured) -> Finished:
+        """What is to be handed in. The files that it is about lie in the attempt's folder."""
+        ...
+
+    def share(self, finished: Finished, run: Child) -> Finished:
+        """What other jobs gain from this one, as its timings. Returns the work with what came of that."""
         ...

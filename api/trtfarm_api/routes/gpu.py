@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Scope
+from trtfarm.contract.names import ModelReference
 from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.v1 import BenchmarkPage, TimingCacheImport, TimingCacheList
 from trtfarm.errors import NotFoundError
@@ -15,8 +16,10 @@ from trtfarm_api.auth import scoped
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import FarmDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
+from trtfarm_api.services.fitting import measured_on
 from trtfarm_api.services.timing_caches import import_timing_cache
 from trtfarm_db.repositories.benchmarks import BenchmarkRepository
+from trtfarm_db.repositories.names import NameRepository
 from trtfarm_db.repositories.timing_caches import TimingCacheRepository
 
 router = APIRouter(prefix="/v1", tags=["gpu"])
@@ -28,16 +31,22 @@ Key = Annotated[str, Path(pattern="^[0-9a-f]{6,64}$", description="First digits 
 def list_benchmarks(
     farm: FarmDep,
     plan: Digest | None = None,
-    model: Digest | None = None,
+    model: ModelReference | None = None,
     gpu: Text = None,
     runtime: Text = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> BenchmarkPage:
-    """Newest first."""
+    """Newest first. `gpu`: a product, or any of a capability."""
     with farm.database.transaction() as connection:
+        digest = model and NameRepository(connection).digest(model)
         found = BenchmarkRepository(connection).page(
-            plan=plan, model=model, gpu=gpu, runtime=runtime, before=cursor, limit=limit + 1
+            plan=plan,
+            model=digest,
+            gpus=measured_on(farm.catalogue, gpu),
+            runtime=runtime,
+            before=cursor,
+            limit=limit + 1,
         )
     return BenchmarkPage(benchmarks=tuple(found[:limit]), next=next_cursor(found, limit))
 

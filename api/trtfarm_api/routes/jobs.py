@@ -9,10 +9,20 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState, Scope
-from trtfarm.contract.v1 import JobEvent, JobPage, JobRequest, JobView, SubmissionView
+from trtfarm.contract.names import ModelReference
+from trtfarm.contract.v1 import (
+    CancelledView,
+    CancelRequest,
+    JobEvent,
+    JobPage,
+    JobRequest,
+    JobView,
+    PriorityRequest,
+    SubmissionView,
+)
 from trtfarm.errors import JobNotFinishedError, NotFoundError
+from trtfarm.failpoints import reach
 from trtfarm_api.auth import Submitter, scoped
 from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.downloads import artifact_response
@@ -20,11 +30,15 @@ from trtfarm_api.farm import Farm, FarmDep
 from trtfarm_api.following import FollowersDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
 from trtfarm_api.services import SubmissionsDep
+from trtfarm_api.services.fitting import fitting
 from trtfarm_db.repositories import events
 from trtfarm_db.repositories.events import Pulse
 from trtfarm_db.repositories.jobs import JobRepository
+from trtfarm_db.repositories.names import NameRepository
 
+MAX_IDS = 100
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=DocumentRoute)
+_CANCELLED_AT_ONCE = 200
 IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[\x21-\x7e]+$")]
 
 
@@ -45,24 +59,32 @@ async def submit_job(
 @router.get("", dependencies=[scoped(Scope.READ)])
 def list_jobs(
     farm: FarmDep,
+    id: Annotated[list[str] | None, Query(max_length=MAX_IDS)] = None,  # noqa: A002 - its name in the URL
     state: Annotated[list[JobState] | None, Query()] = None,
-    model: Digest | None = None,
+    model: ModelReference | None = None,
     gpu: Annotated[str | None, Query(max_length=80)] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> JobPage:
-    """Newest first."""
+    """Newest first. `id` may be given up to 100 times. `gpu`: jobs whose plans it can use."""
     with farm.database.transaction() as connection:
+        digest = model and NameRepository(connection).digest(model)
         jobs = JobRepository(connection).page(
-            states=state or (), model=model, gpu=gpu, before=cursor, limit=limit + 1
+            ids=id,
+            states=state or (),
+            model=digest,
+            gpus=fitting(farm.catalogue, gpu),
+            before=cursor,
+            limit=limit + 1,
         )
-    return JobPage(jobs=tuple(jobs[:limit]), next=next_cursor(jobs, limit))
+    shown = farm.forecasts.add_to_all(jobs[:limit])
+    return JobPage(jobs=tuple(shown), next=next_cursor(jobs, limit))
 
 
 @router.get("/{job_id}", dependencies=[scoped(Scope.READ)])
 def get_job(job_id: str, farm: FarmDep) -> JobView:
-    """With its attempts and, while queued, its position."""
-    return _job(farm, job_id, full=True)
+    """With its attempts and, while it is live, its position and what it may expect."""
+    return farm.forecasts.add_to(_job(farm, job_id, full=True))
 
 
 @router.post("/{job_id}/cancel")
@@ -70,7 +92,30 @@ def cancel_job(job_id: str, principal: Submitter, farm: FarmDep) -> JobView:
     """A queued job ends here; a running one when its worker hears of it, within seconds."""
     del principal
     with farm.database.transaction() as connection:
-        return JobRepository(connection).cancel(job_id)
+        job = JobRepository(connection).cancel(job_id)
+        reach("api.before_cancel_commit")
+    return job
+
+
+@router.post("/cancel")
+def cancel_queued_jobs(request: CancelRequest, principal: Submitter, farm: FarmDep) -> CancelledView:
+    """Cancels queued jobs that the caller has submitted, oldest first, some hundreds at a time."""
+    if request.everyones:
+        principal.require(Scope.ADMIN)
+    whose = None if request.everyones else principal.name
+    with farm.database.transaction() as connection:
+        cancelled = JobRepository(connection).cancel_queued(
+            principal=whose, model=request.model, gpu=request.gpu, limit=_CANCELLED_AT_ONCE
+        )
+    return CancelledView(cancelled=cancelled, more=cancelled == _CANCELLED_AT_ONCE)
+
+
+@router.post("/{job_id}/prioritize")
+def prioritize_job(job_id: str, request: PriorityRequest, principal: Submitter, farm: FarmDep) -> JobView:
+    """Another priority for a job that waits."""
+    del principal
+    with farm.database.transaction() as connection:
+        return JobRepository(connection).prioritize(job_id, request.priority)
 
 
 @router.post("/{job_id}/retry", status_code=201)
@@ -114,13 +159,13 @@ async def follow_job(
     followers: FollowersDep,
     last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events of a job as they happen, from `Last-Event-ID` on; `progress` between them. Ends with the job.
+    """Events of a job as they happen, from `Last-Event-ID` on; `progress` and `forecast` between them.
 
-    The data of every event is the job as it then stands.
+    Ends with the job. The data of every event is the job as it then stands.
     """
     shown, pulse = None, None
     with followers.follow(job_id) as follower:
-        while True:
+        while not followers.ended:
             look = await to_thread.run_sync(_look, farm, job_id, last_event_id, pulse)
             if look is not None:
                 pulse, job, news = look
@@ -129,10 +174,16 @@ async def follow_job(
                     last_event_id = event.id
                     follower.changed()
                 if not news and job.progress is not None and job.progress != shown:
+                    job = await to_thread.run_sync(farm.forecasts.add_to, job)
                     yield ServerSentEvent(data=job, event="progress")
                 if job.state.terminal:
                     return
                 shown = job.progress
+            if follower.forecast_due():
+                told = await to_thread.run_sync(farm.forecasts.add_to, job)
+                if told.forecast is not None and told != job:
+                    yield ServerSentEvent(data=told, event="forecast")
+                    job = told
             await follower.wait()
 
 

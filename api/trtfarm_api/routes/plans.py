@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Scope
+from trtfarm.contract.names import ModelReference
 from trtfarm.contract.v1 import PlanPage, PlanView
 from trtfarm.errors import BlobMissingError
 from trtfarm_api.auth import scoped
@@ -15,7 +16,9 @@ from trtfarm_api.blobs import BlobGoneError
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import FarmDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
+from trtfarm_api.services.fitting import fitting
 from trtfarm_db.repositories.artifacts import PlanRepository
+from trtfarm_db.repositories.names import NameRepository
 
 router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[scoped(Scope.READ)])
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
@@ -25,16 +28,21 @@ Text = Annotated[str | None, Query(max_length=80)]
 @router.get("/plans")
 def list_plans(
     farm: FarmDep,
-    model: Digest | None = None,
+    model: ModelReference | None = None,
     gpu: Text = None,
     runtime: Text = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> PlanPage:
-    """Newest first."""
+    """Newest first. With a `gpu`, plans that it can use: of the product, and of its capability."""
     with farm.database.transaction() as connection:
+        digest = model and NameRepository(connection).digest(model)
         plans = PlanRepository(connection).page(
-            model=model, gpu=gpu, runtime=runtime, before=cursor, limit=limit + 1
+            model=digest,
+            gpus=fitting(farm.catalogue, gpu),
+            runtime=runtime,
+            before=cursor,
+            limit=limit + 1,
         )
     return PlanPage(plans=tuple(plans[:limit]), next=next_cursor(plans, limit))
 

@@ -7,6 +7,9 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from trtfarm_api.services.campaigns import CampaignService
+from trtfarm_api.services.orders import OrderService
+from trtfarm_api.services.resolve import ResolveService
 from trtfarm_api.services.submissions import SubmissionService
 from trtfarm_api.services.uploads import UploadService
 
@@ -21,5 +24,23 @@ async def _submissions(connection: HTTPConnection) -> SubmissionService:
     return service
 
 
+async def _campaigns(connection: HTTPConnection) -> CampaignService:
+    service: CampaignService = connection.app.state.campaigns
+    return service
+
+
+async def _resolver(connection: HTTPConnection) -> ResolveService:
+    service: ResolveService = connection.app.state.resolver
+    return service
+
+
+async def _orders(connection: HTTPConnection) -> OrderService:
+    service: OrderService = connection.app.state.orders
+    return service
+
+
 UploadsDep = Annotated[UploadService, Depends(_uploads)]
 SubmissionsDep = Annotated[SubmissionService, Depends(_submissions)]
+CampaignsDep = Annotated[CampaignService, Depends(_campaigns)]
+ResolveDep = Annotated[ResolveService, Depends(_resolver)]
+OrdersDep = Annotated[OrderService, Depends(_orders)]

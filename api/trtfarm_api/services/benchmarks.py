@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from trtfarm.catalogue import Capability, Catalogue
 from trtfarm.contract.benchmark import BenchmarkOptions
+from trtfarm.contract.benchmark_inputs import check_inputs
 from trtfarm.contract.leases import BenchmarkWork
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.v1 import JobRequest, PlanView
@@ -19,8 +22,8 @@ def benchmark_job(farm: Farm, request: JobRequest) -> NewJob:
 
     Raises:
         NotFoundError: no such plan.
-        BlobMissingError: its bytes are lost.
-        InvalidRequestError: the plan does not run on that GPU.
+        BlobMissingError: its bytes are lost, or an input was not uploaded.
+        InvalidRequestError: the plan does not run on that GPU; an input does not fit it.
         TargetUnavailableError: no worker of this farm measures there.
     """
     assert request.plan is not None  # noqa: S101 - checked by the request itself
@@ -36,12 +39,21 @@ def benchmark_job(farm: Farm, request: JobRequest) -> NewJob:
             hint="Start one on that GPU, with worker.runtime = tensorrt.",
         )
     spec = BuildSpec(model=plan.model, target=plan.target, config=plan.config, profiles=plan.profiles)
+    options = request.benchmark or BenchmarkOptions()
     work = BenchmarkWork(
         plan=plan.digest,
         plan_size_bytes=plan.size_bytes,
-        options=request.benchmark or BenchmarkOptions(),
+        options=options,
+        input_sizes=_input_sizes(farm, plan, options),
     )
     return NewJob(spec, request.priority, request.timeout_seconds, benchmark=work, gpu=gpu)
+
+
+def _input_sizes(farm: Farm, plan: PlanView, options: BenchmarkOptions) -> dict[str, int]:
+    sizes = {name: farm.blobs.require(digest).size_bytes for name, digest in options.inputs.items()}
+    if sizes and plan.io is not None and farm.blobs.usable(plan.io):
+        check_inputs(sizes, options, json.loads(farm.store.read(plan.io)))
+    return sizes
 
 
 def _gpu(catalogue: Catalogue, plan: PlanView, wanted: str | None) -> str:

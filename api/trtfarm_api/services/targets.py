@@ -15,6 +15,7 @@ from trtfarm_db.engine import Database
 from trtfarm_db.repositories.workers import WorkerRepository
 
 _CACHE_SECONDS = 1.0
+_NEAREST = 4
 
 
 class Served(NamedTuple):
@@ -46,12 +47,12 @@ class TargetResolver:
         """
         runtime = Runtime.parse(wanted.runtime) if wanted.runtime else None
         served = self._targets()
-        gpu, capability = self._gpu(wanted.gpu, served)
+        gpu, capability = self._gpu(wanted.gpu, runtime, served)
         fits = [
             each
             for each in served
             if each.gpu in {gpu, capability_target(capability) if each.runtime.flavour == RTX else gpu}
-            and _runtime_fits(runtime, each.runtime)
+            and runtime_fits(runtime, each.runtime)
             and wanted.platform in {None, each.platform}
         ]
         if fits:
@@ -66,7 +67,7 @@ class TargetResolver:
             exact = capability_target(capability) if runtime.flavour == RTX else gpu
             platform = wanted.platform or DEFAULT_PLATFORM
             return Target(gpu=exact, compute_capability=capability, runtime=str(runtime), platform=platform)
-        raise self._unavailable(gpu, runtime, served)
+        raise self._unavailable(gpu, capability, runtime, served)
 
     def _targets(self) -> list[Served]:
         with self._lock:
@@ -80,11 +81,14 @@ class TargetResolver:
                 self._read_at = time.monotonic()
             return self._served
 
-    def _gpu(self, text: str, served: list[Served]) -> tuple[str, str]:
+    def _gpu(self, text: str, runtime: Runtime | None, served: list[Served]) -> tuple[str, str]:
         """(slug or ``cc-…``, compute capability)."""
         try:
             found = self._catalogue.resolve(text)
         except UnknownGpuError:
+            shared = self._shared_capability(text, runtime, served)
+            if shared is not None:
+                return capability_target(shared), shared
             slug = gpu_slug(text)
             if slug not in {each.gpu for each in served}:
                 raise
@@ -93,19 +97,28 @@ class TargetResolver:
             return found.slug, found.compute_capability
         return found.slug, found.compute_capability
 
-    @staticmethod
-    def _unavailable(gpu: str, runtime: Runtime | None, served: list[Served]) -> Exception:
+    def _shared_capability(self, text: str, runtime: Runtime | None, served: list[Served]) -> str | None:
+        """That of a short name as ``A100 80GB``: a plan of TensorRT-RTX fits all that it could mean."""
+        family = self._catalogue.family(text)
+        capabilities = {entry.compute_capability for entry in family}
+        products = {entry.slug for entry in family} & {each.gpu for each in served}
+        rtx = runtime.flavour == RTX if runtime else not products
+        return capabilities.pop() if rtx and len(capabilities) == 1 else None
+
+    def _unavailable(
+        self, gpu: str, capability: str, runtime: Runtime | None, served: list[Served]
+    ) -> Exception:
         if not served:
             return TargetUnavailableError(
                 "No worker has joined this farm yet.", hint="Start one: trtfarm worker"
             )
         runtimes = sorted({str(each.runtime) for each in served})
-        if runtime is not None and not any(_runtime_fits(runtime, each.runtime) for each in served):
+        if runtime is not None and not any(runtime_fits(runtime, each.runtime) for each in served):
             return UnknownRuntimeError(
                 f"No worker of this farm has {runtime}.", hint=f"It has: {', '.join(runtimes)}."
             )
-        gpus = sorted({each.gpu for each in served if _runtime_fits(runtime, each.runtime)})
-        near = difflib.get_close_matches(gpu, gpus, n=3, cutoff=0.3) or gpus[:6]
+        gpus = sorted({each.gpu for each in served if runtime_fits(runtime, each.runtime)})
+        near = sorted(gpus, key=lambda other: self._distance(gpu, capability, other))[:_NEAREST]
         return TargetUnavailableError(
             f"No worker of this farm builds for {gpu}{f' with {runtime}' if runtime else ''}.",
             hint=f"Nearest: {', '.join(near)}. To queue the job until such a worker joins, give the exact "
@@ -114,8 +127,16 @@ class TargetResolver:
             served=gpus,
         )
 
+    def _distance(self, gpu: str, capability: str, other: str) -> tuple[float, float]:
+        """By compute capability, then by name; what the catalogue does not know comes last."""
+        try:
+            theirs = float(self._catalogue.resolve(other).compute_capability)
+        except UnknownGpuError:
+            return float("inf"), 0.0
+        return abs(theirs - float(capability)), -difflib.SequenceMatcher(a=gpu, b=other).ratio()
 
-def _runtime_fits(wanted: Runtime | None, have: Runtime) -> bool:
+
+def runtime_fits(wanted: Runtime | None, have: Runtime) -> bool:
     """``8.6`` fits 8.6.0 and 8.6.1, not 8.61."""
     if wanted is None:
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -33,15 +32,21 @@ from trtfarm.errors import (
     UploadLockedError,
     UploadTooLargeError,
 )
+from trtfarm.failpoints import reach
 from trtfarm.inspection.sniff import sniff
+from trtfarm_api import space
 from trtfarm_api.farm import Farm
-from trtfarm_db.repositories.artifacts import ArtifactRepository, ModelRepository
+from trtfarm_db.repositories.artifacts import (
+    REMOVALS,
+    ArtifactRemovedError,
+    ArtifactRepository,
+    ModelRepository,
+)
 from trtfarm_db.repositories.uploads import UploadRepository
 
 _WRITE_BYTES = 1 << 20
 _SNIFF_BYTES = 4096
 _STALL_SECONDS = 60.0
-_RESERVE = 0.02  # of the staging disk stays free
 
 
 class UploadService:
@@ -67,6 +72,8 @@ class UploadService:
             )
         self._check_external_data(request)
         with self._farm.database.transaction() as connection:
+            # In one transaction: from here on the open upload keeps its external data from being collected.
+            self._keep(ArtifactRepository(connection), request)
             uploads = UploadRepository(connection)
             open_id = uploads.find_open(request, principal)
             upload_id = open_id or uploads.create(request, principal)
@@ -76,7 +83,7 @@ class UploadService:
             self._path(upload_id).unlink(missing_ok=True)
             return self._view(upload_id, request, complete=True), open_id is None
         view = self._view(upload_id, request, complete=False)
-        self._check_space(request.size_bytes - view.offset)
+        self._check_space(request, view.offset)
         return view, open_id is None
 
     def get(self, upload_id: str, principal: str) -> UploadView:
@@ -109,10 +116,19 @@ class UploadService:
                     hint=f"Send on from byte {have}.",
                     offset=have,
                 )
+            await to_thread.run_sync(self._check_space, request, have)
             have = await self._receive(descriptor, chunks, have, request.size_bytes)
             if have < request.size_bytes:
                 return self._view(upload_id, request, complete=False)
             return await to_thread.run_sync(self._accept, upload_id, request)
+
+    def remove_accepted(self) -> None:
+        """Files that are in the store since a process that was killed had no time to remove them here."""
+        staged = {path.name for path in self._farm.settings.staging.glob("*")}
+        with self._farm.database.transaction() as connection:
+            accepted = UploadRepository(connection).completed(staged) if staged else set()
+        for upload_id in accepted:
+            self._path(upload_id).unlink(missing_ok=True)
 
     def _announced(self, upload_id: str, principal: str) -> tuple[UploadRequest, bool]:
         with self._farm.database.transaction() as connection:
@@ -130,6 +146,7 @@ class UploadService:
                 if len(buffer) >= _WRITE_BYTES:
                     data, buffer = buffer, bytearray()  # written once, even if only in part
                     await to_thread.run_sync(_write, descriptor, data)
+                    reach("upload.mid_chunk")
                     have += len(data)
         finally:
             # Also when the client is gone: what came is worth keeping.
@@ -142,18 +159,51 @@ class UploadService:
         path = self._path(upload_id)
         try:
             info = self._inspect(path, request) if request.kind == "model" else None
-            stored = self._farm.store.put_file(path, request.digest, request.size_bytes)
-            blob = PublishedBlob(digest=request.digest, size_bytes=stored.size_bytes, etag=stored.etag)
-            with self._farm.database.transaction() as connection:
-                ArtifactRepository(connection).add(blob, request.kind)
-                if info is not None:
-                    ModelRepository(connection).add(manifest_of(request), info)
-                UploadRepository(connection).complete(upload_id)
+            self._publish(upload_id, path, request, info)
         except (InvalidRequestError, ConflictError):
             path.unlink(missing_ok=True)
             raise  # of any other error the bytes are kept: the last, empty PATCH can be sent again
         path.unlink(missing_ok=True)
         return self._view(upload_id, request, complete=True)
+
+    def _publish(self, upload_id: str, path: Path, request: UploadRequest, info: ModelInfo | None) -> None:
+        def put() -> PublishedBlob:
+            stored = self._farm.store.put_file(path, request.digest, request.size_bytes)
+            return PublishedBlob(digest=request.digest, size_bytes=stored.size_bytes, etag=stored.etag)
+
+        blob = put()
+        reach("upload.after_put")
+        for _ in range(REMOVALS):
+            try:
+                with self._farm.database.transaction() as connection:
+                    artifacts = ArtifactRepository(connection)
+                    artifacts.add(blob, request.kind)
+                    if info is not None:
+                        self._keep(artifacts, request)
+                        ModelRepository(connection).add(manifest_of(request), info)
+                    UploadRepository(connection).complete(upload_id)
+                    reach("upload.before_finalize_commit")
+                reach("upload.after_finalize_commit")
+                return
+            except ArtifactRemovedError:
+                with self._farm.database.transaction() as connection:
+                    artifacts = ArtifactRepository(connection)
+                    artifacts.hold([request.digest])
+                    blob = put()
+                    artifacts.restored(blob)
+        raise UnavailableError("What was uploaded keeps being removed from the store.")
+
+    @staticmethod
+    def _keep(artifacts: ArtifactRepository, request: UploadRequest) -> None:
+        try:
+            artifacts.touch({file.digest for file in request.external_data})
+        except ArtifactRemovedError as error:
+            lost = [file.location for file in request.external_data if file.digest in error.digests]
+            raise ExternalDataMissingError(
+                f"The external data {lost[0]!r} is gone from the store.",
+                hint="Upload it again, then the model.",
+                missing=lost,
+            ) from error
 
     def _inspect(self, path: Path, request: UploadRequest) -> ModelInfo:
         """Before the file goes into the store, which then never holds what was refused."""
@@ -203,14 +253,12 @@ class UploadService:
             )
         return True
 
-    def _check_space(self, size_bytes: int) -> None:
-        self._farm.settings.staging.mkdir(parents=True, exist_ok=True)
-        usage = shutil.disk_usage(self._farm.settings.staging)
-        if usage.free - size_bytes < usage.total * _RESERVE:
-            raise StorageFullError(
-                f"There is no space for {size_bytes} bytes; {usage.free} are free.",
-                hint="Free some space on the farm's staging disk.",
-            )
+    def _check_space(self, request: UploadRequest, offset: int) -> None:
+        """A whole file lies in staging and in the store for a moment."""
+        needs = {self._farm.settings.staging: request.size_bytes - offset}
+        if self._farm.store.folder is not None:
+            needs[self._farm.store.folder] = request.size_bytes
+        space.require(needs, self._farm.settings.disk_reserve_bytes)
 
     @contextlib.contextmanager
     def _locked(self, upload_id: str) -> Iterator[int]:
@@ -283,6 +331,7 @@ def _keep(descriptor: int, data: bytes | bytearray, size_bytes: int) -> int:
         have = os.fstat(descriptor).st_size
         if have < size_bytes:
             os.fsync(descriptor)
+            reach("upload.after_fsync")
     return have
 
 

@@ -53,4 +53,7 @@ class Benchmark(Base):
     layer_information_digest: Mapped[str | None] = mapped_column(_DIGEST)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
 
-    __table_args__ = (Index("ix_benchmarks_gpu_runtime_model_digest", "gpu", "runtime", "model_digest"),)
+    __table_args__ = (
+        Index("ix_benchmarks_gpu_runtime_model_digest", "gpu", "runtime", "model_digest"),
+        Index("ix_benchmarks_model_digest_gpu_job_id", "model_digest", "gpu", "job_id"),
+    )

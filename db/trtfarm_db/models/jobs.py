@@ -5,17 +5,33 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Integer, String, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    String,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from trtfarm_db.base import Base, Json, UtcDateTime, db_now
 
 _ID = String(36)
 _LIVE = text("state IN ('queued', 'running')")
+_QUEUED = text("state = 'queued'")
+_RUNNING = text("state = 'running'")
+_SUCCEEDED = text("state = 'succeeded'")
 
 
 class Job(Base):
-    """One unit of work. ``fence`` only grows; what carries an older one has no effect."""
+    """One unit of work. ``fence`` only grows; what carries an older one has no effect.
+
+    ``quota``: the API key against whose limit of running jobs it counts; empty if there is no limit.
+    """
 
     __tablename__ = "jobs"
 
@@ -30,6 +46,7 @@ class Job(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     benchmark: Mapped[dict[str, Any] | None] = mapped_column(Json)
     priority: Mapped[int] = mapped_column(default=0)
+    quota: Mapped[str] = mapped_column(String(16), server_default="")
     timeout_seconds: Mapped[float]
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempt: Mapped[int] = mapped_column(default=0)
@@ -59,30 +76,60 @@ class Job(Base):
         Index(
             "ix_jobs_claim",
             "queue",
+            "quota",
             text("priority DESC"),
             "id",
-            postgresql_where=text("state = 'queued'"),
-            sqlite_where=text("state = 'queued'"),
+            postgresql_where=_QUEUED,
+            sqlite_where=_QUEUED,
         ),
+        Index("ix_jobs_oldest", "queue", "quota", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
+        Index("ix_jobs_running_quota", "quota", postgresql_where=_RUNNING, sqlite_where=_RUNNING),
         Index(
             "ix_jobs_lease",
             "lease_expires_at",
-            postgresql_where=text("state = 'running'"),
-            sqlite_where=text("state = 'running'"),
+            postgresql_where=_RUNNING,
+            sqlite_where=_RUNNING,
         ),
         Index("ix_jobs_model_digest", "model_digest"),
+        Index(  # how long jobs of a model took on a target
+            "ix_jobs_history_of_model",
+            "queue",
+            "kind",
+            "model_digest",
+            "id",
+            postgresql_where=_SUCCEEDED,
+            sqlite_where=_SUCCEEDED,
+        ),
+        Index(  # and all jobs
+            "ix_jobs_history", "queue", "kind", "id", postgresql_where=_SUCCEEDED, sqlite_where=_SUCCEEDED
+        ),
         Index(
             "uq_jobs_running_gpu_uuid",
             "gpu_uuid",
             unique=True,
-            postgresql_where=text("state = 'running'"),
-            sqlite_where=text("state = 'running'"),
+            postgresql_where=_RUNNING,
+            sqlite_where=_RUNNING,
         ),
     )
 
 
+# Literals: of a parameter, no database knows that it is what a partial index has.
+IS_QUEUED = Job.state == literal_column("'queued'")
+IS_RUNNING = Job.state == literal_column("'running'")
+IS_SUCCEEDED = Job.state == literal_column("'succeeded'")
+
+
+class JobInput(Base):
+    """An artifact that a job reads beside its model or plan, as a benchmark its inputs."""
+
+    __tablename__ = "job_inputs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(71), primary_key=True)
+
+
 class Submission(Base):
-    """A client's call and what it did."""
+    """A client's call and what it did; with a campaign, once for each job."""
 
     __tablename__ = "submissions"
 
@@ -92,9 +139,13 @@ class Submission(Base):
     principal: Mapped[str] = mapped_column(String(64))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
+    campaign_id: Mapped[str | None] = mapped_column(_ID)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
 
-    __table_args__ = (Index("uq_submissions_idempotency", "principal", "idempotency_key", unique=True),)
+    __table_args__ = (
+        Index("uq_submissions_idempotency", "principal", "idempotency_key", unique=True),
+        Index("uq_submissions_campaign", "campaign_id", "job_id", unique=True),
+    )
 
 
 class Attempt(Base):

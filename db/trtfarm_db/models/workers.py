@@ -24,19 +24,21 @@ class Worker(Base):
     slots: Mapped[int]
     device: Mapped[dict[str, Any] | None] = mapped_column(Json)
     draining: Mapped[bool] = mapped_column(default=False)
+    condition: Mapped[dict[str, Any] | None] = mapped_column(Json)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class ApiKey(Base):
-    """Of a key only the SHA-256 of its secret is kept."""
+    """Of a key only the SHA-256 of its secret is kept. ``max_running``: of its jobs at a time."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     name: Mapped[str] = mapped_column(String(100))
     scope: Mapped[str] = mapped_column(String(16))
+    max_running: Mapped[int | None]
     secret_hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, select
 
 from trtfarm.contract.benchmark import BenchmarkView
@@ -18,7 +20,7 @@ class BenchmarkRepository:
         *,
         plan: str | None = None,
         model: str | None = None,
-        gpu: str | None = None,
+        gpus: Sequence[str] = (),
         runtime: str | None = None,
         before: str | None = None,
         limit: int = 50,
@@ -28,11 +30,12 @@ class BenchmarkRepository:
         for column, value in (
             (Benchmark.plan_digest, plan),
             (Benchmark.model_digest, model),
-            (Benchmark.gpu, gpu),
             (Benchmark.runtime, runtime),
         ):
             if value:
                 query = query.where(column == value)
+        if gpus:
+            query = query.where(Benchmark.gpu.in_(gpus))
         if before:
             query = query.where(Benchmark.job_id < before)
         return [views.benchmark_view(row) for row in self._connection.execute(query)]

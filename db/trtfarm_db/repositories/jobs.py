@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 from uuid_utils import uuid7
 
 from trtfarm.contract.benchmark import BenchmarkView
@@ -20,9 +20,10 @@ from trtfarm.contract.v1 import JobView, PlanView
 from trtfarm.contract.value import canonical_json
 from trtfarm.errors import ConflictError, IdempotencyConflictError, JobTerminalError, NotFoundError
 from trtfarm_db.base import db_now, dialect_insert
-from trtfarm_db.models import Attempt, Benchmark, Job, Plan, Submission
-from trtfarm_db.models.jobs import _LIVE
+from trtfarm_db.models import ApiKey, Attempt, Benchmark, Job, JobInput, Plan, Submission
+from trtfarm_db.models.jobs import _LIVE, IS_QUEUED, IS_RUNNING
 from trtfarm_db.repositories import views
+from trtfarm_db.repositories.artifacts import ArtifactRepository
 from trtfarm_db.repositories.attempts import close_attempts
 from trtfarm_db.repositories.events import record
 
@@ -36,11 +37,19 @@ _FIND_BY_KEY = (
 )
 
 
+_QUOTA = (
+    select(ApiKey.id)
+    .where(ApiKey.id == bindparam("submitter"), ApiKey.max_running.is_not(None))
+    .scalar_subquery()
+)
+
+
 @cache
 def _insert_job(dialect: str) -> Any:
     return (
         dialect_insert(dialect, Job)
         .on_conflict_do_nothing(index_elements=[Job.build_key], index_where=_LIVE)
+        .values(quota=func.coalesce(_QUOTA, ""))
         .returning(Job)
     )
 
@@ -52,6 +61,18 @@ def _insert_submission(dialect: str) -> Any:
         .on_conflict_do_nothing(index_elements=[Submission.principal, Submission.idempotency_key])
         .returning(Submission.id)
     )
+
+
+@cache
+def _queues_with_work() -> Any:
+    def least(*where: Any) -> Any:
+        return select(func.min(Job.queue).label("queue")).where(IS_QUEUED, *where)
+
+    queues = least().cte("queues", recursive=True)
+    following = least(Job.queue > queues.c.queue).scalar_subquery()
+    queues = queues.union_all(select(following).where(queues.c.queue.is_not(None)))
+    ready = select(Job.id).where(Job.queue == queues.c.queue, IS_QUEUED, Job.available_at <= db_now())
+    return select(queues.c.queue).where(ready.exists())
 
 
 @dataclass(frozen=True)
@@ -80,8 +101,34 @@ class NewJob:
         return Digest.of_bytes(canonical_json(document)).hex
 
     @property
+    def inputs(self) -> frozenset[Digest]:
+        """Artifacts that it reads beside its model or plan."""
+        given = self.benchmark.options.inputs.values() if self.benchmark else ()
+        calibration = (self.spec.calibration,) if self.spec.calibration else ()
+        return frozenset({*given, *self.spec.plugins, *calibration})
+
+    @property
     def queue(self) -> str:
         return queue_name(self.spec.target.runtime, self.gpu or self.spec.target.gpu)
+
+
+def job_values(new: NewJob) -> dict[str, Any]:
+    """The row of a job that is queued, under a new id."""
+    spec = new.spec
+    return {
+        "id": str(uuid7()),
+        "kind": new.kind.value,
+        "state": JobState.QUEUED.value,
+        "build_key": new.key,
+        "queue": new.queue,
+        "model_digest": str(spec.model),
+        "gpu": new.gpu or spec.target.gpu,
+        "runtime": spec.target.runtime,
+        "spec": spec.model_dump(mode="json", exclude_none=True),
+        "benchmark": new.benchmark.model_dump(mode="json") if new.benchmark else None,
+        "priority": new.priority,
+        "timeout_seconds": new.timeout_seconds,
+    }
 
 
 @dataclass(frozen=True)
@@ -123,28 +170,27 @@ class JobRepository:
             raise IdempotencyConflictError
         return row.job_id, Disposition(row.disposition)
 
-    def create(self, new: NewJob) -> JobView | None:
-        """Queues a job; None if one with the same build key is in flight already."""
-        spec = new.spec
-        values = {
-            "id": str(uuid7()),
-            "kind": new.kind.value,
-            "state": JobState.QUEUED.value,
-            "build_key": new.key,
-            "queue": new.queue,
-            "model_digest": str(spec.model),
-            "gpu": new.gpu or spec.target.gpu,
-            "runtime": spec.target.runtime,
-            "spec": spec.model_dump(mode="json", exclude_none=True),
-            "benchmark": new.benchmark.model_dump(mode="json") if new.benchmark else None,
-            "priority": new.priority,
-            "timeout_seconds": new.timeout_seconds,
-        }
+    def create(self, new: NewJob, principal: str = "") -> JobView | None:
+        """Queues a job; None if one with the same build key is in flight already.
+
+        ``principal``: against whose quota it counts, if that API key has one.
+
+        Raises:
+            ArtifactRemovedError: an input of the benchmark was removed; upload it again.
+        """
+        values = {**job_values(new), "submitter": principal}
         row = self._connection.execute(_insert_job(self._connection.dialect.name), values).first()
         if row is None:
             return None
+        if new.inputs:
+            self._keep_inputs(row.id, new.inputs)
         record(self._connection, row.id, "queued", target=new.queue)
         return self._view(row)
+
+    def _keep_inputs(self, job_id: str, digests: frozenset[Digest]) -> None:
+        ArtifactRepository(self._connection).touch(digests)
+        rows = [{"job_id": job_id, "digest": str(digest)} for digest in sorted(digests)]
+        self._connection.execute(insert(JobInput), rows)
 
     def add_submission(self, caller: Caller, job_id: str, disposition: Disposition) -> None:
         """Raises RepeatedSubmissionError if the caller's Idempotency-Key was used meanwhile."""
@@ -182,7 +228,7 @@ class JobRepository:
     # --- reading ---
 
     def get(self, job_id: str, *, full: bool = False) -> JobView:
-        """``full`` adds attempts and, while queued, the position in the queue (0 is next).
+        """``full`` adds attempts.
 
         Raises:
             NotFoundError: no such job.
@@ -195,28 +241,28 @@ class JobRepository:
         attempts = self._connection.execute(
             select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)
         )
-        position = self._position(row) if row.state == JobState.QUEUED else None
-        return self._view(
-            row, attempts=tuple(views.attempt_view(each) for each in attempts), queue_position=position
-        )
+        return self._view(row, attempts=tuple(views.attempt_view(each) for each in attempts))
 
     def page(
         self,
         *,
+        ids: Sequence[str] | None = None,
         states: Sequence[JobState] = (),
         model: str | None = None,
-        gpu: str | None = None,
+        gpus: Sequence[str] = (),
         before: str | None = None,
         limit: int = 50,
     ) -> list[JobView]:
         """Newest first, older than the job ``before``."""
         query = select(Job).order_by(Job.id.desc()).limit(limit)
+        if ids is not None:
+            query = query.where(Job.id.in_(ids))
         if states:
             query = query.where(Job.state.in_(states))
         if model:
             query = query.where(Job.model_digest == model)
-        if gpu:
-            query = query.where(Job.gpu == gpu)
+        if gpus:
+            query = query.where(Job.gpu.in_(gpus))
         if before:
             query = query.where(Job.id < before)
         rows = self._connection.execute(query).all()
@@ -258,43 +304,59 @@ class JobRepository:
             raise JobTerminalError(f"Job {job_id} has already {view.state}.")
         return view
 
+    def cancel_queued(
+        self, *, principal: str | None = None, model: str | None = None, gpu: str | None = None, limit: int
+    ) -> int:
+        """Cancels at most ``limit`` queued jobs, of one submitter or of all; returns how many it were."""
+        query = select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(limit)
+        if principal is not None:
+            mine = (Submission.principal == principal, Submission.disposition == Disposition.CREATED)
+            query = query.where(Job.id.in_(select(Submission.job_id).where(*mine)))
+        if model:
+            query = query.where(Job.model_digest == model)
+        if gpu:
+            query = query.where(Job.gpu == gpu)
+        # Those that are just being claimed have left the queue.
+        ids = list(self._connection.execute(query.with_for_update(skip_locked=True, of=Job)).scalars())
+        for job_id in ids:
+            self.cancel(job_id)
+        return len(ids)
+
+    def prioritize(self, job_id: str, priority: int) -> JobView:
+        """Raises NotFoundError, JobTerminalError; ConflictError if it has begun."""
+        changed = self._connection.execute(
+            update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED).values(priority=priority)
+        ).rowcount
+        view = self.get(job_id)
+        if view.state.terminal:
+            raise JobTerminalError(f"Job {job_id} has already {view.state}.")
+        if not changed:
+            raise ConflictError(f"Job {job_id} runs already; a priority is for those that wait.")
+        record(self._connection, job_id, "prioritized", priority=priority)
+        return view
+
     # --- for the ring ---
 
     def queues_with_work(self) -> list[str]:
-        """Queues of jobs that could start now."""
-        return list(
-            self._connection.execute(
-                select(Job.queue)
-                .where(Job.state == JobState.QUEUED, Job.available_at <= db_now())
-                .group_by(Job.queue)
-            ).scalars()
-        )
+        """Queues of jobs that could start now: found by steps from queue to queue, however many jobs wait."""
+        return list(self._connection.execute(_queues_with_work()).scalars())
 
     def any_queued(self, queue: str) -> bool:
         return (
-            self._connection.execute(
-                select(Job.id).where(Job.queue == queue, Job.state == JobState.QUEUED).limit(1)
-            ).first()
+            self._connection.execute(select(Job.id).where(Job.queue == queue, IS_QUEUED).limit(1)).first()
             is not None
         )
 
     def counts(self) -> list[tuple[str, JobState, int]]:
         """(queue, state, jobs) of all live jobs."""
-        rows = self._connection.execute(
-            select(Job.queue, Job.state, func.count())
-            .where(Job.state.in_(LIVE))
-            .group_by(Job.queue, Job.state)
-        )
-        return [(queue, JobState(state), count) for queue, state, count in rows]
-
-    def _position(self, row: Row[Any]) -> int:
-        ahead = or_(
-            Job.priority > row.priority,
-            (Job.priority == row.priority) & (Job.id < row.id),
-        )
-        return self._connection.execute(
-            select(func.count()).where(Job.queue == row.queue, Job.state == JobState.QUEUED, ahead)
-        ).scalar_one()
+        # Each state by itself: its partial index has its jobs only, and the table has all there ever were.
+        return [
+            (queue, state, count)
+            for state, is_it in ((JobState.QUEUED, IS_QUEUED), (JobState.RUNNING, IS_RUNNING))
+            for queue, count in self._connection.execute(
+                select(Job.queue, func.count()).where(is_it).group_by(Job.queue)
+            )
+        ]
 
     def _view(self, row: Row[Any], **extra: Any) -> JobView:
         if row.state != JobState.SUCCEEDED:

@@ -19,6 +19,7 @@ from trtfarm.contract.v1 import KeyView
 from trtfarm.errors import AuthError, KeyRevokedError, NotFoundError
 from trtfarm_db.base import db_now
 from trtfarm_db.models import ApiKey
+from trtfarm_db.repositories.quotas import QuotaRepository
 
 _PREFIX = "trtfarm"
 _KEY = re.compile(
@@ -31,12 +32,18 @@ class KeyRepository:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def create(self, name: str, scope: Scope) -> tuple[str, str]:
+    def create(self, name: str, scope: Scope, max_running: int | None = None) -> tuple[str, str]:
         """(key id, the key); the key is not kept and cannot be shown again."""
         key_id, secret = secrets.token_hex(6), secrets.token_hex(32)
         body = f"{_PREFIX}_{key_id}_{secret}"
         self._connection.execute(
-            insert(ApiKey).values(id=key_id, name=name, scope=scope.value, secret_hash=_hash(secret))
+            insert(ApiKey).values(
+                id=key_id,
+                name=name,
+                scope=scope.value,
+                max_running=max_running,
+                secret_hash=_hash(secret),
+            )
         )
         return key_id, f"{body}_{_checksum(body)}"
 
@@ -75,6 +82,11 @@ class KeyRepository:
         if not changed:
             raise NotFoundError(f"There is no API key {key_id}.")
 
+    def limit(self, key_id: str, max_running: int | None) -> None:
+        """How many of its jobs may run at a time; None: as many as there are slots. Raises NotFoundError."""
+        if not QuotaRepository(self._connection).set(key_id, max_running):
+            raise NotFoundError(f"There is no API key {key_id}.")
+
     def any_active(self) -> bool:
         return (
             self._connection.execute(select(ApiKey.id).where(ApiKey.revoked_at.is_(None)).limit(1)).first()
@@ -88,6 +100,7 @@ class KeyRepository:
                 key_id=row.id,
                 name=row.name,
                 scope=row.scope,
+                max_running=row.max_running,
                 created_at=row.created_at,
                 last_used_at=row.last_used_at,
                 revoked_at=row.revoked_at,

@@ -9,6 +9,7 @@ has claimed the job meanwhile. Everything that ends an attempt on purpose does m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +36,7 @@ from trtfarm_db.repositories import views
 from trtfarm_db.repositories.artifacts import ArtifactRepository
 from trtfarm_db.repositories.attempts import close_attempts
 from trtfarm_db.repositories.events import record
+from trtfarm_db.repositories.quotas import QuotaRepository
 
 _CLAIMS_AT_ONCE = 100  # by other workers, on one queue, at the same moment: their rows are locked
 _NO_LEASE: dict[str, Any] = {
@@ -46,27 +48,33 @@ _NO_LEASE: dict[str, Any] = {
 
 
 @lru_cache
-def _claim_best(queues: tuple[str, ...], lease_seconds: float) -> ReturningUpdate[Any]:
+def _claim_best(
+    queues: tuple[str, ...], quotas: int, lease_seconds: float, *, oldest: bool
+) -> ReturningUpdate[Any]:
     """Claims the best job of these queues that nobody else is claiming, for ``worker`` on ``device``.
 
-    The first rows of every queue come in order from the index on (queue, priority, id), however many jobs
-    wait; ``queue IN (...)`` would sort them all.
+    The first rows of every queue and quota come in order from an index, however many jobs wait;
+    ``queue IN (...)`` would sort them all. ``quota_0`` … are the ``quotas`` that are not reached.
     """
+    nobody: list[ColumnElement[str]] = [literal_column("''")]
+    counts_against = nobody + [bindparam(f"quota_{number}") for number in range(quotas)]
+    order = (Job.id,) if oldest else (Job.priority.desc(), Job.id)
     ready = (Job.state == literal_column(f"'{JobState.QUEUED}'"), Job.available_at <= db_now())
     heads = [
         select(Job.id, Job.priority)
-        .where(Job.queue == queue, *ready)
-        .order_by(Job.priority.desc(), Job.id)
+        .where(Job.queue == queue, Job.quota == quota, *ready)
+        .order_by(*order)
         .limit(_CLAIMS_AT_ONCE)
         .subquery()
         for queue in queues
+        for quota in counts_against
     ]
     waiting = union_all(*(select(head) for head in heads)).subquery()
     best = (
         select(Job.id)
         .join(waiting, waiting.c.id == Job.id)
         .where(*ready)  # as the row is once it is locked
-        .order_by(waiting.c.priority.desc(), waiting.c.id)
+        .order_by(*((waiting.c.id,) if oldest else (waiting.c.priority.desc(), waiting.c.id)))
         .limit(1)
         .with_for_update(of=Job, skip_locked=True)
         .scalar_subquery()
@@ -95,19 +103,33 @@ class LeaseRepository:
         self._lease_seconds = lease_seconds
         self._policy = policy
 
-    def claim(self, queues: Sequence[str], worker_id: str, gpu_uuid: str | None = None) -> Claim | None:
+    def claim(
+        self, queues: Sequence[str], worker_id: str, gpu_uuid: str | None = None, *, oldest: bool = False
+    ) -> Claim | None:
         """The best job of these queues (priority, then age); None if there is nothing to do.
+
+        ``oldest``: the one that has waited longest, whatever its priority; see ``OLDEST_EVERY``.
 
         Raises:
             GpuBusyError: the GPU has a running job already.
         """
         if not queues:
             return None
-        statement = _claim_best(tuple(queues), self._lease_seconds)
-        try:
-            row = self._connection.execute(statement, {"worker": worker_id, "device": gpu_uuid}).first()
-        except IntegrityError as error:
-            raise GpuBusyError from error
+        bound = {"worker": worker_id, "device": gpu_uuid}
+        quotas = QuotaRepository(self._connection)
+        open_quotas = quotas.open(queues)
+        while True:
+            statement = _claim_best(tuple(queues), len(open_quotas), self._lease_seconds, oldest=oldest)
+            names = {f"quota_{number}": key for number, key in enumerate(open_quotas)}
+            try:
+                with self._connection.begin_nested() if open_quotas else nullcontext() as attempt:
+                    row = self._connection.execute(statement, {**bound, **names}).first()
+                    if attempt is None or row is None or not quotas.exceeded(row.quota):
+                        break
+                    attempt.rollback()  # others claimed for this key at the same moment
+            except IntegrityError as error:
+                raise GpuBusyError from error
+            open_quotas = [key for key in open_quotas if key != row.quota]
         if row is None:
             return None
         claim = views.claim(row)
@@ -127,8 +149,9 @@ class LeaseRepository:
 
         Raises:
             StaleFenceError: the job belongs to another attempt or has ended; stop and discard.
+            GpuBusyError: the lease had run out, and the GPU has another running job since; give way.
         """
-        row = self._connection.execute(
+        renewed = (
             update(Job)
             .where(*self._mine(claim))
             .values(
@@ -139,7 +162,11 @@ class LeaseRepository:
                 progress=progress.model_dump() if progress else None,
             )
             .returning(Job.cancel_requested_at)
-        ).first()
+        )
+        try:
+            row = self._connection.execute(renewed).first()
+        except IntegrityError as error:
+            raise GpuBusyError from error
         if row is None:
             raise StaleFenceError
         return Renewal(cancel_requested=row.cancel_requested_at is not None)
@@ -163,6 +190,7 @@ class LeaseRepository:
                 runtime=spec.target.runtime,
                 spec=spec.model_dump(mode="json", exclude_none=True),
                 build_key=spec.build_key,
+                portable=spec.config.portable,
                 build_seconds=result.build_seconds,
                 io_digest=result.io and str(result.io.digest),
                 log_digest=result.log and str(result.log.digest),
@@ -228,7 +256,7 @@ class LeaseRepository:
             StaleFenceError: as in ``renew``.
         """
         job = self._locked(claim)
-        crashes = job.crashes + (failure.outcome is Outcome.CRASHED)
+        crashes = job.crashes + failure.counts_as_crash
         again = (
             failure.retryable
             and job.attempt < self._policy.max_attempts

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from collections.abc import Collection
+
+from sqlalchemy import Connection, delete, func, insert, select, update
 from uuid_utils import uuid7
 
 from trtfarm.contract.v1 import UploadRequest
-from trtfarm.errors import NotFoundError
+from trtfarm.errors import NotFoundError, UploadExpiredError
 from trtfarm_db.base import db_now
 from trtfarm_db.models import Upload
+
+_OPEN = (Upload.completed_at.is_(None), Upload.expired_at.is_(None))
 
 
 class UploadRepository:
@@ -39,7 +43,7 @@ class UploadRepository:
                 Upload.digest == str(request.digest),
                 Upload.size_bytes == request.size_bytes,
                 Upload.kind == request.kind,
-                Upload.completed_at.is_(None),
+                *_OPEN,
             )
             .order_by(Upload.id.desc())
         )
@@ -50,16 +54,53 @@ class UploadRepository:
 
         Raises:
             NotFoundError: no such upload of this caller.
+            UploadExpiredError: nothing came for too long.
         """
         row = self._connection.execute(
             select(Upload).where(Upload.id == upload_id, Upload.principal == principal)
         ).first()
         if row is None:
             raise NotFoundError(f"There is no upload {upload_id}; start a new one.")
+        if row.expired_at is not None:
+            raise UploadExpiredError(f"Upload {upload_id} has expired.", hint="Announce the file again.")
         request = UploadRequest(
             digest=row.digest, size_bytes=row.size_bytes, kind=row.kind, external_data=row.external_data
         )
         return request, row.completed_at is not None
 
+    def completed(self, upload_ids: Collection[str]) -> set[str]:
+        """Those of them whose files were accepted."""
+        query = select(Upload.id).where(Upload.id.in_(upload_ids), Upload.completed_at.is_not(None))
+        return set(self._connection.execute(query).scalars())
+
     def complete(self, upload_id: str) -> None:
-        self._connection.execute(update(Upload).where(Upload.id == upload_id).values(completed_at=db_now()))
+        self._connection.execute(
+            update(Upload).where(Upload.id == upload_id).values(completed_at=db_now(), expired_at=None)
+        )
+
+    # --- for those that sweep up ---
+
+    def unfinished(self, older_than_seconds: float) -> list[str]:
+        """Uploads that were announced so long ago and are open still."""
+        return list(
+            self._connection.execute(
+                select(Upload.id).where(*_OPEN, Upload.created_at < db_now(-older_than_seconds))
+            ).scalars()
+        )
+
+    def open_among(self, upload_ids: Collection[str]) -> set[str]:
+        return set(
+            self._connection.execute(select(Upload.id).where(*_OPEN, Upload.id.in_(upload_ids))).scalars()
+        )
+
+    def expire(self, upload_id: str) -> bool:
+        """Whether it was open until now."""
+        changed = self._connection.execute(
+            update(Upload).where(Upload.id == upload_id, *_OPEN).values(expired_at=db_now())
+        ).rowcount
+        return changed == 1
+
+    def forget(self, ended_before_seconds: float) -> int:
+        """Drops the rows of uploads that were complete, or had expired, so long ago; returns how many."""
+        ended = func.coalesce(Upload.completed_at, Upload.expired_at)
+        return self._connection.execute(delete(Upload).where(ended < db_now(-ended_before_seconds))).rowcount

@@ -61,6 +61,7 @@ def job_view(
         state=row.state,
         model=spec.model,
         target=spec.target,
+        queue=row.queue,
         config=spec.config,
         profiles=spec.profiles,
         build_key=row.build_key,

@@ -8,6 +8,7 @@ from trtfarm.contract.device import Device
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.leases import WorkerInfo
 from trtfarm.contract.v1 import WorkerView
+from trtfarm.contract.worker import WorkerCondition
 from trtfarm_db.base import db_now
 from trtfarm_db.models import Job, Worker
 
@@ -31,9 +32,14 @@ class WorkerRepository:
             )
         )
 
-    def seen(self, worker_id: str, *, draining: bool = False) -> None:
+    def seen(
+        self, worker_id: str, *, draining: bool = False, condition: WorkerCondition | None = None
+    ) -> None:
+        told = condition.model_dump(mode="json") if condition else None
         self._connection.execute(
-            update(Worker).where(Worker.id == worker_id).values(last_seen_at=db_now(), draining=draining)
+            update(Worker)
+            .where(Worker.id == worker_id)
+            .values(last_seen_at=db_now(), draining=draining, condition=told)
         )
 
     def stopped(self, worker_id: str) -> None:
@@ -46,7 +52,7 @@ class WorkerRepository:
             .where(Job.worker_id == Worker.id, Job.state == JobState.RUNNING)
             .scalar_subquery()
         )
-        query = select(Worker, running.label("running"), _alive().label("alive")).order_by(Worker.id.desc())
+        query = select(Worker, running.label("running"), is_alive().label("alive")).order_by(Worker.id.desc())
         if not gone:
             query = query.where(Worker.stopped_at.is_(None), Worker.last_seen_at > db_now(-24 * 3600))
         return [
@@ -61,6 +67,7 @@ class WorkerRepository:
                 running=row.running,
                 alive=bool(row.alive),
                 draining=row.draining,
+                condition=WorkerCondition.model_validate(row.condition or {}),
                 started_at=row.started_at,
                 last_seen_at=row.last_seen_at,
             )
@@ -70,7 +77,7 @@ class WorkerRepository:
     def targets(self) -> dict[tuple[str, str, str], bool]:
         """(gpu, runtime, platform) that workers of this farm have ever served; True if one is there now."""
         rows = self._connection.execute(
-            select(Worker.gpus, Worker.runtime, Worker.platform, _alive().label("alive")).distinct()
+            select(Worker.gpus, Worker.runtime, Worker.platform, is_alive().label("alive")).distinct()
         )
         served: dict[tuple[str, str, str], bool] = {}
         for row in rows:
@@ -79,6 +86,15 @@ class WorkerRepository:
                 served[target] = served.get(target, False) or bool(row.alive)
         return served
 
+    def served_since(self, seconds: float) -> frozenset[tuple[str, str, str]]:
+        """(gpu, runtime, platform) that workers serve which have been seen in so many seconds."""
+        rows = self._connection.execute(
+            select(Worker.gpus, Worker.runtime, Worker.platform)
+            .where(Worker.last_seen_at > db_now(-seconds))
+            .distinct()
+        )
+        return frozenset((gpu, row.runtime, row.platform) for row in rows for gpu in row.gpus)
 
-def _alive() -> ColumnElement[bool]:
+
+def is_alive() -> ColumnElement[bool]:
     return Worker.stopped_at.is_(None) & (Worker.last_seen_at > db_now(-ALIVE_SECONDS))

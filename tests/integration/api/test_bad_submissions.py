@@ -52,7 +52,8 @@ def no_job(world: World) -> Any:
         ({"timeout_seconds": 10**9}, "VALIDATION_ERROR"),
         ({"kind": "benchmark"}, "VALIDATION_ERROR"),
         ({"model": None}, "VALIDATION_ERROR"),
-        ({"model": "resnet"}, "INVALID_DIGEST"),
+        ({"model": "sha256:12"}, "INVALID_DIGEST"),
+        ({"model": "ResNet"}, "INVALID_NAME"),
         ({"target": None}, "VALIDATION_ERROR"),
         ({"target": {"gpu": ""}}, "VALIDATION_ERROR"),
         ({"target": {"gpu": "x" * 81}}, "VALIDATION_ERROR"),
@@ -66,7 +67,7 @@ def no_job(world: World) -> Any:
         ({"target": {"gpu": "cc-8.6"}}, "TARGET_UNAVAILABLE"),
         ({"target": {"gpu": "h100-pcie"}}, "TARGET_UNAVAILABLE"),
         ({"target": {"gpu": "cc-8.9", "platform": "windows-x86_64"}}, "TARGET_UNAVAILABLE"),
-        ({"config": {"fp16": True}}, "OPTION_UNSUPPORTED"),
+        ({"config": {"bf16": True}}, "OPTION_UNSUPPORTED"),
         ({"config": {"sparsity": "force"}}, "OPTION_UNSUPPORTED"),
         ({"profiles": [{"x": {"min": [9, 4], "opt": [8, 4], "max": [32, 4]}}]}, "PROFILE_INVALID"),
         ({"profiles": [{"x": {"min": [1, 4], "opt": [33, 4], "max": [32, 4]}}]}, "PROFILE_INVALID"),
@@ -105,15 +106,15 @@ def test_hints_name_what_is_near(world: World, model: str) -> None:
         document: dict[str, Any] = answer.json()
         return document
 
-    assert "rtx-4090" in refused("rtx-409")["hint"]
+    assert "rtx-4090" in refused("rtx-4099")["hint"]
     assert "h200" in refused("h100-pcie")["hint"]
     assert "cc-8.9" in refused("cc-8.6")["hint"]
     assert ENTERPRISE in refused("h200", runtime="tensorrt-8.6.1")["hint"]
 
 
 def test_an_option_that_rtx_cannot_honour(world: World, model: str) -> None:
-    document = problem(world.post_job(world.request(model, config={"fp16": True})), 422, "OPTION_UNSUPPORTED")
-    assert "--fp16" in document["detail"]
+    document = problem(world.post_job(world.request(model, config={"bf16": True})), 422, "OPTION_UNSUPPORTED")
+    assert "--bf16" in document["detail"]
     assert document["hint"]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,15 +16,21 @@ from port_for import select_random
 
 from tests.integration.api.wires import line_to
 from tests.integration.api.world import World, onnx_model, open_farm, serving
+from trtfarm import __version__
 from trtfarm.contract.builder_config import BuilderConfig
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Disposition, JobState
-from trtfarm.contract.v1 import JobRequest, TargetRequest
+from trtfarm.contract.names import ModelName
+from trtfarm.contract.v1 import VERSION_HEADER, JobRequest, TargetRequest
 from trtfarm.errors import (
     AuthRequiredError,
     ConfigurationError,
     FarmUnreachableError,
+    IncompatibleFarmError,
+    InvalidRequestError,
+    JobCancelledError,
     JobTerminalError,
+    ModelError,
     ModelNotFoundError,
     NotFoundError,
     OptionUnsupportedError,
@@ -32,6 +41,9 @@ from trtfarm.inspection.manifest import manifest_of
 from trtfarm.inspection.pool import InspectionPool
 from trtfarm.sdk.client import FarmClient
 from trtfarm_api.farm import Farm
+
+AWAY_SECONDS = 5.0
+"""Longer than a call that is not a follower's has patience."""
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +99,11 @@ def test_cancel_and_retry(sdk: FarmClient, model: Digest) -> None:
 
 def test_refusals_are_the_errors_they_are(sdk: FarmClient, model: Digest, tmp_path: Path) -> None:
     with pytest.raises(UnknownGpuError) as caught:
-        sdk.submit(request(model, "rtx-409"))
+        sdk.submit(request(model, "rtx-4099"))
     assert "rtx-4090" in (caught.value.hint or "")
     with pytest.raises(OptionUnsupportedError) as unsupported:
-        sdk.submit(request(model, config=BuilderConfig(fp16=True)))
-    assert unsupported.value.details["option"] == "--fp16"
+        sdk.submit(request(model, config=BuilderConfig(bf16=True)))
+    assert unsupported.value.details["option"] == "--bf16"
     nothing = Digest.of_bytes(b"nothing")
     with pytest.raises(ModelNotFoundError):
         sdk.submit(request(nothing))
@@ -167,10 +179,20 @@ def test_following_through_a_restart(
             assert next(jobs).state is JobState.QUEUED
             line = world.claim(job_id)
             assert next(jobs).state is JobState.RUNNING
+            completed = client.as_completed([client.build(onnx_model(), "cc-8.9"), job_id])
             world.finish(line, b"through a restart")
+            assert next(completed).job_id == job_id
             # The stream has not been read to its end when the server goes.
-        with serving(another_farm, port):
-            assert [job.state for job in jobs] == [JobState.SUCCEEDED]
+        with ThreadPoolExecutor(2) as threads:
+            end, last = threads.submit(list, jobs), threads.submit(next, completed)
+            time.sleep(AWAY_SECONDS)
+            with serving(another_farm, port):
+                assert [job.state for job in end.result(30)] == [JobState.SUCCEEDED]
+                (waiting,) = sdk.jobs(states=(JobState.QUEUED,), limit=1).jobs
+                sdk.cancel(waiting)
+                assert last.result(30).job_id == waiting.job_id
+                with pytest.raises(JobCancelledError):
+                    sdk.job(waiting).raise_for_state()
 
 
 # --- nobody, or somebody else ---
@@ -283,3 +305,67 @@ def test_a_farm_that_knows_more_codes() -> None:
         with pytest.raises(Exception, match="Too many jobs") as caught:
             client.fleet()
         assert caught.value.code == "QUOTA_JOBS"
+
+
+def test_a_newer_farm_says_more(sdk: FarmClient, world: World, model: Digest) -> None:
+    """Unknown fields at every depth of an answer are passed over; those of a request are refused."""
+    job_id = sdk.submit(request(model)).job.job_id
+    world.finish(world.claim(job_id), b"said more of")
+    known = sdk.job(job_id)
+
+    def newer(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: newer(each) for name, each in value.items()} | {"added_later": [1]}
+        return [newer(each) for each in value] if isinstance(value, list) else value
+
+    document = known.model_dump(mode="json") | {"profiles": [{"x": {"min": [1], "opt": [1], "max": [2]}}]}
+    for name in ("attempts", "plan", "target", "config"):
+        document[name] = newer(document[name])
+    document["added_later"] = {"a": 1}
+    body = json.dumps(document).encode()
+    with somebody(200, body, "application/json") as url, FarmClient(url) as client:
+        read = client.job(job_id)
+    assert read.model_copy(update={"profiles": ()}) == known
+    document["state"] = "hibernating"
+    body = json.dumps(document).encode()
+    with (
+        somebody(200, body, "application/json", **{VERSION_HEADER: "9.0"}) as url,
+        FarmClient(url) as client,
+        pytest.raises(IncompatibleFarmError, match=r"version is 9\.0.*understand state"),
+    ):
+        client.job(job_id)
+    assert world.http.get("/healthz").headers[VERSION_HEADER] == __version__
+    refused = world.http.post("/v1/jobs", json={**request(model).model_dump(mode="json"), "added_later": 1})
+    assert (refused.status_code, refused.json()["code"]) == (422, "UNKNOWN_FIELD")
+
+
+def test_several_as_they_complete(sdk: FarmClient, world: World) -> None:
+    made = [sdk.build(onnx_model(), "cc-8.9") for _ in range(3)]
+    world.finish(world.claim(made[1].job.job_id), b"ended first")
+    completed = sdk.as_completed(made)
+    assert next(completed).job_id == made[1].job.job_id
+    sdk.cancel(made[0])
+    world.finish(world.claim(made[2].job.job_id), b"ended last")
+    assert sorted(job.job_id for job in completed) == sorted(made[i].job.job_id for i in (0, 2))
+    assert list(sdk.as_completed([])) == []
+
+
+def test_what_a_model_may_be(
+    sdk: FarmClient, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path, also one with a colon; bytes; a digest or name, also as plain text."""
+    monkeypatch.chdir(tmp_path)
+    data = onnx_model()
+    Path("small:prod").write_bytes(data)
+    digest = sdk.upload("small:prod")
+    assert digest == sdk.upload(data) == sdk.upload(tmp_path / "small:prod")
+    made = sdk.build(data, "cc-8.9")
+    Path("small:prod").unlink()
+    sdk.tag(digest, ModelName("small:prod"))
+    for model in (str(digest), digest, "small:prod", ModelName("small:prod")):
+        assert sdk.build(model, "cc-8.9").job.job_id == made.job.job_id
+    with pytest.raises(ModelError, match="cannot be read"):
+        sdk.build("small.onnx", "cc-8.9")
+    with pytest.raises(InvalidRequestError, match="priority"):
+        sdk.build(digest, "cc-8.9", priority=1000)
+    sdk.cancel(made)

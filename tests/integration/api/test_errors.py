@@ -15,7 +15,9 @@ from tests.integration.api.test_auth import OPEN, routes
 from tests.integration.api.wires import Line
 from tests.integration.api.world import World, client, onnx_model, open_farm, problem, serving
 from trtfarm import __version__
+from trtfarm.contract.worker import Pause, WorkerCondition
 from trtfarm.inspection.pool import InspectionPool
+from trtfarm_db.repositories.workers import WorkerRepository
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -102,6 +104,12 @@ def test_metrics(world: World) -> None:
     world.job()
     world.claim(world.job("h200")["job_id"])
     world.http.get("/nothing")
+    with world.farm.database.transaction() as connection:
+        worker = WorkerRepository(connection).views()[0]
+        told = WorkerCondition(
+            paused=(Pause.DISK,), spool_entries=2, spool_bytes=300, scratch_free_bytes=4000
+        )
+        WorkerRepository(connection).seen(worker.worker_id, condition=told)
     answer = world.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.text.splitlines()
@@ -109,6 +117,11 @@ def test_metrics(world: World) -> None:
         'trtfarm_jobs{queue="tensorrt-rtx-1.7.1.116.cc-8.9",state="queued"} 1.0',
         'trtfarm_jobs{queue="tensorrt-10.16.1.h200",state="running"} 1.0',
         'trtfarm_workers_alive{runtime="tensorrt-10.16.1"} 1.0',
+        'trtfarm_workers_paused{reason="disk"} 1.0',
+        'trtfarm_workers_paused{reason="crashes"} 0.0',
+        f'trtfarm_spool_entries{{hostname="{worker.hostname}"}} 2.0',
+        f'trtfarm_spool_bytes{{hostname="{worker.hostname}"}} 300.0',
+        f'trtfarm_scratch_free_bytes{{hostname="{worker.hostname}"}} 4000.0',
         "trtfarm_database_up 1.0",
         "trtfarm_leases_reaped_total 0.0",
         'trtfarm_submissions_total{disposition="created"} 2.0',
@@ -128,6 +141,15 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
     bodies = {
         "/v1/uploads": {"json": {"digest": DIGEST, "size_bytes": 1}},
         "/v1/jobs": {"json": {"model": DIGEST, "target": {"gpu": "cc-8.9"}}},
+        "/v1/jobs/cancel": {"json": {}},
+        "/v1/jobs/{job_id}/prioritize": {"json": {"priority": 1}},
+        "/v1/campaigns": {
+            "json": {"models": [{"model": DIGEST}], "targets": [{"gpu": "cc-8.9"}], "configs": [{}]}
+        },
+        "/v1/names/{reference}": {"json": {"model": DIGEST}},
+        "/v1/plans/resolve": {
+            "json": {"model": DIGEST, "machine": {"gpu": "h200", "runtime": "tensorrt-10.16.1"}}
+        },
         "/v1/timing-caches": {"json": {"digest": DIGEST, "gpu": "h200"}},
         "/v1/timing-caches/{key}/rollback": {"params": {"revision": 1}},
     }
@@ -137,11 +159,19 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
             continue
         address = (
             path.replace("{digest}", DIGEST)
+            .replace("{model}", DIGEST)
+            .replace("{reference}", "detector:prod")
             .replace("{job_id}", "x")
             .replace("{upload_id}", "x")
             .replace("{key}", "ab" * 32)
         )
-        options = bodies.get(path, {}) if method == "POST" else {"content": b"x"} if method == "PATCH" else {}
+        options = (
+            bodies.get(path, {})
+            if method in {"POST", "PUT"}
+            else {"content": b"x"}
+            if method == "PATCH"
+            else {}
+        )
         found.append((method, address, options))
     return found
 

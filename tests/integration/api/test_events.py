@@ -33,13 +33,15 @@ def parse(lines: Iterator[str]) -> Iterator[Event]:
 
 
 @contextlib.contextmanager
-def following(world: World, job_id: str, last: int | None = None) -> Iterator[Iterator[Event]]:
+def following(
+    world: World, job_id: str, last: int | None = None, *, forecasts: bool = False
+) -> Iterator[Iterator[Event]]:
     headers = {} if last is None else {"Last-Event-ID": str(last)}
     with world.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-cache"
-        yield parse(response.iter_lines())
+        yield (event for event in parse(response.iter_lines()) if forecasts or event.kind != "forecast")
 
 
 def all_events(world: World, job_id: str, last: int | None = None) -> list[Event]:

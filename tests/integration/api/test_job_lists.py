@@ -102,5 +102,5 @@ def test_limits_that_are_refused(world: World, path: str, limit: str) -> None:
 
 def test_filters_that_are_refused(world: World) -> None:
     problem(world.http.get("/v1/jobs?state=done"), 422, "VALIDATION_ERROR")
-    problem(world.http.get("/v1/jobs?model=resnet"), 422, "INVALID_DIGEST")
-    problem(world.http.get("/v1/plans?model=resnet"), 422, "INVALID_DIGEST")
+    problem(world.http.get("/v1/jobs?model=sha256:12"), 422, "INVALID_DIGEST")
+    problem(world.http.get("/v1/plans?model=sha256:12"), 422, "INVALID_DIGEST")

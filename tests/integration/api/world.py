@@ -30,6 +30,7 @@ from trtfarm_api.farm import Farm
 from trtfarm_api.serving import _server
 from trtfarm_api.settings import ServerSettings
 from trtfarm_db.engine import Database
+from trtfarm_db.repositories.artifacts import ArtifactRemovedError, ArtifactRepository
 from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.repositories.workers import WorkerRepository
 from trtfarm_db.settings import DatabaseSettings
@@ -64,7 +65,15 @@ def open_farm(
     database_url: str, folder: Path, inspection: InspectionPool, *, require_keys: bool = False, **server: Any
 ) -> Farm:
     """Its dispatcher sleeps: whatever happens, a test has done it. Close the database afterwards."""
-    settings = ServerSettings(**{"staging": folder / "staging", "dispatch_seconds": 3600, **server})
+    settings = ServerSettings(
+        **{
+            "staging": folder / "staging",
+            "dispatch_seconds": 3600,
+            "order_seconds": 3600,
+            "disk_reserve_bytes": 0,
+            **server,
+        }
+    )
     return Farm(
         settings=settings,
         database=Database.open(DatabaseSettings.model_validate({"url": database_url}), "trtfarm-test"),
@@ -227,20 +236,40 @@ class World:
         digest, stored = self.farm.store.put_bytes(data)
         return PublishedBlob(digest=digest, size_bytes=stored.size_bytes, etag=stored.etag)
 
-    def finish(self, claim: Claim, plan: bytes, log: bytes | None = b"built\n") -> None:
-        result = BuildResult(
-            plan=self.publish(plan),
-            io=self.publish(b"{}"),
-            log=self.publish(log) if log is not None else None,
-            build_seconds=1.5,
-        )
-        with self.leases() as leases:
-            leases.finish(claim, result)
+    def finish(self, claim: Claim, plan: bytes, log: bytes | None = b"built\n", io: bytes = b"{}") -> None:
+        def published() -> BuildResult:
+            return BuildResult(
+                plan=self.publish(plan),
+                io=self.publish(io),
+                log=self.publish(log) if log is not None else None,
+                build_seconds=1.5,
+            )
 
-    def fail(self, claim: Claim, *, retryable: bool = False, log: bytes | None = None) -> None:
+        try:
+            with self.leases() as leases:
+                leases.finish(claim, published())
+        except ArtifactRemovedError as error:
+            with self.farm.database.transaction() as connection:
+                artifacts = ArtifactRepository(connection)
+                artifacts.hold(error.digests)
+                result = published()
+                for blob in (result.plan, result.io, result.log):
+                    if blob is not None and blob.digest in error.digests:
+                        artifacts.restored(blob)
+            with self.leases() as leases:
+                leases.finish(claim, result)
+
+    def fail(
+        self,
+        claim: Claim,
+        *,
+        retryable: bool = False,
+        log: bytes | None = None,
+        code: str = "BUILD_FAILED",
+    ) -> None:
         failure = AttemptFailure(
             outcome=Outcome.FAILED,
-            error=ErrorView(code="BUILD_FAILED", message="no kernel for node Add_0"),
+            error=ErrorView(code=code, message="no kernel for node Add_0"),
             retryable=retryable,
             log=self.publish(log) if log is not None else None,
         )

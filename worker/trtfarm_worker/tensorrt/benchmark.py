@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def benchmark(
     device: Device,
     plan: Path,
     options: BenchmarkOptions,
+    inputs: Mapping[str, Path],
     folder: Path,
     on_progress: OnProgress,
 ) -> Measurement:
@@ -42,6 +43,7 @@ def benchmark(
     Raises:
         PlanRefusedError: the plan is for another GPU or version, or does not fit the memory.
         ProfileInvalidError: the shapes do not fit the plan's profile.
+        InvalidRequestError: the files of ``inputs`` do not fit the plan.
         CudaError.
     """
     cuda = Cuda()
@@ -55,7 +57,7 @@ def benchmark(
     buffers = [Buffers(trt, cuda, engine, context) for context in contexts]
     try:
         for each in buffers:
-            fill(trt, cuda, engine, each, options.seed)
+            fill(trt, cuda, engine, each, inputs, options.seed)
         free_after, _ = cuda("MemGetInfo")
         on_progress("measuring", None)
         samples, monitor = _run(cuda, device, contexts, buffers, options)

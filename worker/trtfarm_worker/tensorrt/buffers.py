@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trtfarm.contract.benchmark_inputs import check_names, check_size
 from trtfarm.errors import ProfileInvalidError
 from trtfarm_worker.tensorrt.cuda import Cuda
 
@@ -41,15 +44,27 @@ class Buffers:
         self._allocations.clear()
 
 
-def fill(trt: Any, cuda: Cuda, engine: Any, buffers: Buffers, seed: int) -> None:
-    """Seeded values by type: floats in -1…1; integers 0 or 1, which are valid indices nearly everywhere."""
+def fill(trt: Any, cuda: Cuda, engine: Any, buffers: Buffers, files: Mapping[str, Path], seed: int) -> None:
+    """The files' raw values, and for other inputs seeded ones by type.
+
+    Those are floats in -1…1 and integers 0 or 1, which are valid indices nearly everywhere.
+
+    Raises:
+        InvalidRequestError: a file for an input that there is not, or with more or fewer bytes than it takes.
+    """
     random = np.random.default_rng(seed)
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    check_names(files, dict.fromkeys(inputs))
     for name, (device, host, size) in zip(inputs, buffers.inputs, strict=True):
-        count = int(np.prod(buffers.shapes[name], dtype=np.int64))
-        values = _values(engine.get_tensor_dtype(name).name, count, random)
-        ctypes.memmove(host, values.tobytes(), min(values.nbytes, size))
+        dtype, shape = engine.get_tensor_dtype(name), buffers.shapes[name]
+        if name in files:
+            data = files[name].read_bytes()
+            check_size(name, dtype.name.lower(), shape, _size_bytes(trt, dtype, shape), len(data))
+        else:
+            count = int(np.prod(shape, dtype=np.int64))
+            data = _values(dtype.name, count, random).tobytes()
+        ctypes.memmove(host, data, min(len(data), size))
         cuda("Memcpy", device, host, size, cuda.api.cudaMemcpyKind.cudaMemcpyDefault)
 
 

@@ -12,8 +12,10 @@ from trtfarm.contract.benchmark import Measurement
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.support import refuse_unsupported
 from trtfarm.contract.target import Runtime
+from trtfarm.contract.typed import left_to_tensorrt
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import BuildError, OptionUnsupportedError, TargetUnavailableError
+from trtfarm_worker.conversion.typed_model import typed_model
 from trtfarm_worker.protocol import BenchmarkRequest, BuildRequest, CacheReport, CombineRequest
 from trtfarm_worker.tensorrt import bindings, diagnostics, options
 from trtfarm_worker.tensorrt.profiles import add_profiles
@@ -57,20 +59,26 @@ class EngineBuilder:
 
         Raises:
             BuildRefusedError: TensorRT's parser or builder refused the model.
+            ConversionError, ConverterUnavailableError: it could not be given the types asked for.
             OptionUnsupportedError, ProfileInvalidError, TargetUnavailableError: the spec asks for what
                 these bindings do not do.
         """
-        spec = request.spec
-        self._check_target(spec)
-        trt, started = self._trt, time.monotonic()
+        self._check_target(request.spec)
+        with typed_model(request, on_progress) as model:
+            return self._build(request, model, on_progress)
+
+    def _build(
+        self, request: BuildRequest, model: Path, on_progress: OnProgress
+    ) -> tuple[float, CacheReport | None]:
+        spec, trt, started = request.spec, self._trt, time.monotonic()
         builder = trt.Builder(self._logger)
         network = builder.create_network(
             bindings.network_flags(trt, strongly_typed=bool(spec.config.strongly_typed))
         )
         on_progress("parsing", None)
-        self._parse(network, spec, Path(request.model_path))
+        self._parse(network, spec, model)
         config = builder.create_builder_config()
-        options.apply(Setup(trt, builder, network, config), spec.config)
+        options.apply(Setup(trt, builder, network, config), left_to_tensorrt(spec.config, spec.converter))
         add_profiles(builder, config, spec.profiles)
         self._set_capability(config, spec)
         cache = self._timing_cache(config, request)
@@ -81,7 +89,7 @@ class EngineBuilder:
         serialized = builder.build_serialized_network(network, config)
         seconds = time.monotonic() - started
         if serialized is None:
-            raise BuildRefusedError(diagnostics.build_error(self.log.errors))
+            raise BuildRefusedError(_converted(diagnostics.build_error(self.log.errors), spec))
         on_progress("writing", None)
         Path(request.plan_path).write_bytes(serialized)
         Path(request.io_path).write_text(json.dumps(describe(network, spec), indent=1))
@@ -103,6 +111,7 @@ class EngineBuilder:
             request.device,
             Path(request.plan_path),
             request.options,
+            {name: Path(path) for name, path in request.input_paths.items()},
             Path(request.folder),
             on_progress,
         )
@@ -124,7 +133,7 @@ class EngineBuilder:
         parser = self._trt.OnnxParser(network, self._logger)
         options.prepare_parser(self._trt, parser, spec.config)
         if not parser.parse_from_file(str(model)):
-            raise BuildRefusedError(diagnostics.parser_error(parser, model))
+            raise BuildRefusedError(_converted(diagnostics.parser_error(parser, model), spec))
 
     def _set_capability(self, config: Any, spec: BuildSpec) -> None:
         if not self._capabilities:
@@ -139,6 +148,14 @@ class EngineBuilder:
         config.set_compute_capability(member, 0)
         if config.get_compute_capability(0) != member:
             raise TargetUnavailableError(f"{self._runtime} refuses the target {spec.target.gpu}.")
+
+
+def _converted(view: ErrorView, spec: BuildSpec) -> ErrorView:
+    """Says of a refused model that it is not the one that was submitted."""
+    if spec.converter is None:
+        return view
+    told = f"It was converted to fp16 first, by {spec.converter}: try without --fp16, or convert it yourself."
+    return view.model_copy(update={"hint": f"{view.hint} {told}" if view.hint else told})
 
 
 def describe(network: Any, spec: BuildSpec) -> dict[str, Any]:

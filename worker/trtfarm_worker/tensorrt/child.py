@@ -8,7 +8,6 @@ Standard output and error go to the log of the job at hand: TensorRT's compilers
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -20,6 +19,8 @@ from typing import TextIO
 from trtfarm.contract.target import Runtime
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import TrtFarmError
+from trtfarm_worker.failures import is_the_gpus, of_file
+from trtfarm_worker.lifeline import die_with_parent
 from trtfarm_worker.protocol import (
     BuildRequest,
     Built,
@@ -36,8 +37,6 @@ from trtfarm_worker.protocol import (
 )
 from trtfarm_worker.tensorrt import bindings
 from trtfarm_worker.tensorrt.builder import BuildRefusedError, EngineBuilder, OnProgress
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -73,12 +72,11 @@ def handle(
             return _answer(builder, request, lambda stage, part: send(Progressed(stage=stage, fraction=part)))
         except BuildRefusedError as error:
             # Seen with TensorRT-RTX 1.7.1: after a refused build, the same process builds other bytes.
-            return Failed(error=error.view, tainted=True)
+            return Failed(error=error.view, retryable=is_the_gpus(error.view), tainted=True)
         except TrtFarmError as error:
             return Failed(error=error_view(error))
         except OSError as error:
-            view = ErrorView(code="WORKER_IO", message=f"The worker could not write a file: {error}")
-            return Failed(error=view, retryable=True)
+            return Failed(error=of_file(error).error, retryable=True)
         finally:
             builder.log.start(None)
 
@@ -107,13 +105,6 @@ def _gpu(builder: EngineBuilder) -> dict[str, int]:
 
 def error_view(error: TrtFarmError) -> ErrorView:
     return ErrorView(code=error.code, message=error.message, hint=error.hint, details=error.details)
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """The kernel kills this process when its worker is gone, however that ended."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it went before the call above
-        os._exit(1)
 
 
 @contextlib.contextmanager

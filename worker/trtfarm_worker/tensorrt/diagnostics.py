@@ -107,6 +107,15 @@ def parser_error(parser: Any, model: Path) -> ErrorView:
 _NOISE = re.compile(r"myelinCache|timing cache", re.IGNORECASE)
 _KNOWN = (
     (
+        # CUDA's words for a GPU or driver that does not work, whatever the model.
+        re.compile(
+            r"uncorrectable ECC|no CUDA-capable device|device\(s\) is/are busy or unavailable"
+            r"|system not yet initialized|GPU is lost|CUDA initialization failure"
+        ),
+        "GPU_FAILED",
+        "nvidia-smi and the kernel's log (Xid) of the worker's host tell more.",
+    ),
+    (
         re.compile(r"Turing|sm_?75|not supported (?:on|for|by)\b.*(?:SM ?\d|compute capab)", re.IGNORECASE),
         "UNSUPPORTED_ON_TARGET",
         "Build for a newer compute capability, or change the model's data types (float16 may work).",

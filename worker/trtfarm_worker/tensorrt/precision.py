@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from trtfarm.contract.trtexec_options import spelling_of
 from trtfarm.errors import InvalidRequestError
+from trtfarm_worker.layer_names import fits
 from trtfarm_worker.tensorrt.io_formats import data_type
 from trtfarm_worker.tensorrt.readback import Setup, assign, assign_flag, check, member, unsupported
 
@@ -92,7 +93,7 @@ def _matched(setup: Setup, wanted: Mapping[str, T], field: str) -> list[tuple[An
     unused, found = set(wanted), []
     layers = list(_layers(setup))
     for layer in layers:
-        fitting = [pattern for pattern in wanted if _fits(pattern, layer.name)]
+        fitting = [pattern for pattern in wanted if fits(pattern, layer.name)]
         unused.difference_update(fitting)
         if layer.name in wanted:
             found.append((layer, wanted[layer.name]))
@@ -106,13 +107,6 @@ def _matched(setup: Setup, wanted: Mapping[str, T], field: str) -> list[tuple[An
             hint=f"Its layers: {', '.join(names[:_LISTED_LAYERS])}{more}",
         )
     return found
-
-
-def _fits(pattern: str, name: str) -> bool:
-    before, star, after = pattern.partition("*")
-    if not star:
-        return pattern == name
-    return len(name) >= len(before) + len(after) and name.startswith(before) and name.endswith(after)
 
 
 def _computes_on_floats(layer: Any) -> bool:

@@ -1,0 +1,42 @@
+"""Room on the disks that the API writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from trtfarm.errors import StorageFullError
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or that above it which exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def free_bytes(folder: Path) -> float:
+    """NaN if the disk does not tell."""
+    try:
+        return float(shutil.disk_usage(nearest(folder)).free)
+    except OSError:
+        return float("nan")
+
+
+def require(needs: dict[Path, int], reserve_bytes: int) -> None:
+    """``needs``: bytes by folder; those on one disk need them together.
+
+    Raises:
+        StorageFullError: less than the reserve would be left on a disk.
+    """
+    together: dict[int, tuple[Path, int]] = {}
+    for folder, size_bytes in needs.items():
+        with contextlib.suppress(OSError):
+            device = nearest(folder).stat().st_dev
+            together[device] = (folder, together.get(device, (folder, 0))[1] + size_bytes)
+    for folder, size_bytes in together.values():
+        free = free_bytes(folder)
+        if free - size_bytes < reserve_bytes:
+            raise StorageFullError(
+                f"There is no space for {size_bytes} bytes: {free:.0f} are free, {reserve_bytes} stay so.",
+                hint="Try again later, or tell the farm's operator to free some space.",
+            )

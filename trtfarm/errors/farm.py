@@ -1,0 +1,71 @@
+"""The farm itself, and who may use it."""
+
+from __future__ import annotations
+
+from trtfarm.errors.base import TrtFarmError
+
+
+class AuthError(TrtFarmError):
+    """Access was refused."""
+
+    code = "AUTH_INVALID"
+
+
+class AuthRequiredError(AuthError):
+    """This farm needs an API key."""
+
+    code = "AUTH_REQUIRED"
+
+
+class KeyRevokedError(AuthError):
+    """This API key was revoked."""
+
+    code = "KEY_REVOKED"
+
+
+class ScopeMissingError(AuthError):
+    """This API key does not have the scope for that."""
+
+    code = "SCOPE_MISSING"
+
+
+class UnavailableError(TrtFarmError):
+    """A part of the farm cannot be reached just now; try again."""
+
+    code = "UNAVAILABLE"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database cannot be reached just now; try again."""
+
+    code = "DB_UNAVAILABLE"
+
+
+class FarmUnreachableError(UnavailableError):
+    """The farm does not answer."""
+
+    code = "FARM_UNREACHABLE"
+
+
+class ConfigurationError(TrtFarmError):
+    """The settings do not work."""
+
+    code = "CONFIGURATION"
+
+
+class IncompatibleFarmError(ConfigurationError):
+    """The farm is of a version that this client does not understand."""
+
+    code = "INCOMPATIBLE_FARM"
+
+
+class LocalFileError(TrtFarmError):
+    """A file or folder on this machine cannot be read or written."""
+
+    code = "LOCAL_FILE"
+
+
+class BuildError(TrtFarmError):
+    """TensorRT did not build the engine."""
+
+    code = "BUILD_FAILED"

@@ -1,0 +1,81 @@
+"""Calls about standing orders, as ``orders`` of both clients."""
+
+from __future__ import annotations
+
+from trtfarm.contract.order import OrderList, OrderRequest, OrderView, RolloutReport
+from trtfarm.sdk.calls import request as call
+from trtfarm.sdk.calls import view
+from trtfarm.sdk.flow import Flow
+from trtfarm.sdk.running import AsyncRunner, Runner
+
+
+def declare(request: OrderRequest) -> Flow[OrderView]:
+    body = request.model_dump(mode="json", exclude_defaults=True)
+    return view(OrderView, "POST", "/v1/orders", json=body)
+
+
+def page() -> Flow[OrderList]:
+    return view(OrderList, "GET", "/v1/orders")
+
+
+def get(order: str, *, check: bool = False) -> Flow[OrderView]:
+    return view(OrderView, "GET", f"/v1/orders/{order}", params={"check": check})
+
+
+def delete(order: str) -> Flow[None]:
+    yield from call("DELETE", f"/v1/orders/{order}")
+
+
+def report(order: str, *, runtime: str | None = None, against: str | None = None) -> Flow[RolloutReport]:
+    given = {"runtime": runtime, "against": against}
+    params = {name: value for name, value in given.items() if value is not None}
+    return view(RolloutReport, "GET", f"/v1/orders/{order}/report", params=params)
+
+
+class Orders:
+    def __init__(self, runner: Runner) -> None:
+        self._run = runner.run
+
+    def declare(self, request: OrderRequest) -> OrderView:
+        """Declared again under its name, it is the same order."""
+        return self._run(declare(request))
+
+    def list(self) -> OrderList:
+        """Without their cells."""
+        return self._run(page())
+
+    def get(self, order: str, *, check: bool = False) -> OrderView:
+        """With every cell; ``check`` looks for every plan's bytes in the store."""
+        return self._run(get(order, check=check))
+
+    def delete(self, order: str) -> None:
+        """Its plans stay, and what was submitted for it goes on."""
+        self._run(delete(order))
+
+    def report(self, order: str, *, runtime: str | None = None, against: str | None = None) -> RolloutReport:
+        """A new TensorRT version beside the one before."""
+        return self._run(report(order, runtime=runtime, against=against))
+
+
+class AsyncOrders:
+    """As ``Orders``, for event loops."""
+
+    def __init__(self, runner: AsyncRunner) -> None:
+        self._run = runner.run
+
+    async def declare(self, request: OrderRequest) -> OrderView:
+        return await self._run(declare(request))
+
+    async def list(self) -> OrderList:
+        return await self._run(page())
+
+    async def get(self, order: str, *, check: bool = False) -> OrderView:
+        return await self._run(get(order, check=check))
+
+    async def delete(self, order: str) -> None:
+        await self._run(delete(order))
+
+    async def report(
+        self, order: str, *, runtime: str | None = None, against: str | None = None
+    ) -> RolloutReport:
+        return await self._run(report(order, runtime=runtime, against=against))
