@@ -129,13 +129,15 @@ class Nemesis:
         return [child for pid in pids if pid for child in tensorrt_children(pid, CHILD)]
 
     def _kill_child(self, planned: PlannedFault) -> bool:
-        if not eventually(lambda: bool(self._children()), _VICTIM_SECONDS):
+        def killed() -> bool:
+            children = self._children()
+            with contextlib.suppress(ProcessLookupError):
+                if children:
+                    os.kill(children[planned.victim % len(children)], signal.SIGKILL)
+                    return True
             return False
-        children = self._children()
-        with contextlib.suppress(ProcessLookupError, IndexError):
-            os.kill(children[planned.victim % len(children)], signal.SIGKILL)
-            return True
-        return False
+
+        return eventually(killed, _VICTIM_SECONDS)
 
     def _pause_child(self, planned: PlannedFault) -> bool:
         children = self._children()

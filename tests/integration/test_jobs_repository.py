@@ -30,6 +30,7 @@ from trtfarm_db.repositories.jobs import Caller, JobRepository, NewJob, Repeated
 H200 = values.TARGET.model_copy(
     update={"gpu": "h200", "compute_capability": "9.0", "runtime": "tensorrt-8.6.0"}
 )
+PLUGIN, CALIBRATION = values.blob("plugin"), values.blob("calibration")
 RICH = BuildSpec(
     model=values.MODEL,
     target=H200,
@@ -44,8 +45,8 @@ RICH = BuildSpec(
             {"入力": {"min": [1], "opt": [2], "max": [3]}, 'a"\\': {"min": [], "opt": [], "max": []}}
         ),
     ),
-    plugins=(Digest.of_bytes(b"plugin"),),
-    calibration=Digest.of_bytes(b"calibration"),
+    plugins=(PLUGIN.digest,),
+    calibration=CALIBRATION.digest,
 )
 
 
@@ -54,10 +55,16 @@ def count(farm, table):
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
+@pytest.fixture
+def inputs(farm) -> None:
+    with farm.artifacts() as artifacts:
+        artifacts.add_all(plugin=PLUGIN, calibration=CALIBRATION)
+
+
 # --- creating ---
 
 
-def test_a_new_job(farm):
+def test_a_new_job(farm, inputs):
     job = farm.create(RICH, priority=7)
     assert job is not None
     assert (job.model, job.target, job.config, job.profiles) == (
@@ -74,7 +81,7 @@ def test_a_new_job(farm):
     assert farm.events(job.job_id) == ["queued"]
 
 
-def test_what_is_claimed_is_the_very_spec_that_was_submitted(farm):
+def test_what_is_claimed_is_the_very_spec_that_was_submitted(farm, inputs):
     farm.create(RICH)
     claim = farm.claim(queues=[H200.queue])
     assert claim is not None

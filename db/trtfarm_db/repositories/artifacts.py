@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, select, update
 
@@ -39,9 +39,13 @@ def _upsert(dialect: str) -> Any:
 class ArtifactRemovedError(ConflictError):
     """An artifact was removed from the store while it was being published; publish it again."""
 
-    def __init__(self, digests: Collection[Digest]) -> None:
-        super().__init__()
-        self.digests = frozenset(digests)
+    @classmethod
+    def of(cls, digests: Iterable[str]) -> Self:
+        return cls(digests=sorted(digests))
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        return frozenset(Digest(digest) for digest in self.details["digests"])
 
 
 class ArtifactRepository:
@@ -81,7 +85,7 @@ class ArtifactRepository:
         ordered = [rows[digest] for digest in sorted(rows)]  # all lock them in one order
         added = set(self._connection.execute(upsert, ordered).scalars())
         if removed := rows.keys() - added:
-            raise ArtifactRemovedError([Digest(digest) for digest in removed])
+            raise ArtifactRemovedError.of(removed)
 
     def touch(self, digests: Collection[Digest]) -> None:
         """Keeps blobs that something is about to refer to, without putting them.
@@ -93,7 +97,7 @@ class ArtifactRepository:
         ready = (Artifact.digest.in_(wanted), Artifact.state == ArtifactState.READY)
         locked = select(Artifact.digest).where(*ready).order_by(Artifact.digest).with_for_update()
         if missing := wanted - set(self._connection.execute(locked).scalars()):
-            raise ArtifactRemovedError([Digest(digest) for digest in missing])
+            raise ArtifactRemovedError.of(missing)
         self._connection.execute(update(Artifact).where(*ready).values(touched_at=db_now()))
 
     def hold(self, digests: Collection[Digest]) -> None:
