@@ -8,8 +8,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite, isinf, isnan, nan, sqrt
-from statistics import fmean, stdev
+from functools import cache, partial
+from math import fsum, inf, isfinite, isinf, isnan, nan, sqrt
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from trtfarm.contract.jobs import JobKind
@@ -144,6 +145,7 @@ def outlook(snapshot: QueueSnapshot) -> Outlook:
     forecasts: dict[str, Forecast] = {}
     positions: dict[str, int] = {}
     slots: list[_Estimate] = []
+    length = cache(partial(_length, snapshot.history))  # many jobs are of few kinds
     held: dict[str, list[_Estimate]] = {key: [] for key in snapshot.quotas}
     for job in snapshot.running:
         rest, overdue, basis, samples = _rest(snapshot.history, job)
@@ -163,7 +165,7 @@ def outlook(snapshot: QueueSnapshot) -> Outlook:
     last = _NOW
     for position, each in enumerate(snapshot.waiting):
         positions[each.job_id] = position
-        taken, basis, samples = _length(snapshot.history, each.work)
+        taken, basis, samples = length(each.work)
         if not slots:
             forecasts[each.job_id] = Forecast(
                 waiting_for="worker", slots=snapshot.slots, basis=basis, samples=samples
@@ -238,4 +240,8 @@ def _rest(
 
 
 def _estimate(seconds: Sequence[float]) -> _Estimate:
-    return _Estimate(fmean(seconds), stdev(seconds) ** 2 if len(seconds) >= _LEAST_FOR_SPREAD else nan)
+    mean = fmean(seconds)
+    if len(seconds) < _LEAST_FOR_SPREAD:
+        return _Estimate(mean, nan)
+    # As statistics.variance, which works with fractions and is 20 times as slow.
+    return _Estimate(mean, fsum((each - mean) ** 2 for each in seconds) / (len(seconds) - 1))
