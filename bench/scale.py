@@ -65,7 +65,7 @@ class Size:
     workers: int = 1000
     jobs: int = 100_000
     seconds: float = 180.0
-    build_seconds: float = 10.0
+    build_seconds: float = 30.0
     processes: int = 2
     threads: int = 8
     quota: int = 20

@@ -14,17 +14,24 @@ from trtfarm_db.engine import Database
 from trtfarm_db.repositories.queues import COUNTED, HORIZON, QueueRepository
 
 _SECONDS = 1.0  # how old an answer may be
-_SHARE = 20  # or so many times as old as it took to work out: at most 5 % of the time goes into it
+_SHARE = 20  # or so many times as old as all took to work out: at most 5 % of the time goes into it
 _AT_LEAST = 4  # for a job that came or began since: 20 %
 
 
 class _Known(NamedTuple):
-    """``renewable``: from when on it is worth working out anew for a job that it does not know."""
+    """
+    Attributes:
+        took: seconds, to work it out.
+        renewable: from when on it is worth working out anew for a job that it does not know.
+        ahead: of jobs far back, how many come before them.
+    """
 
+    took: float
     renewable: float
     until: float
     snapshot: QueueSnapshot
     outlook: Outlook
+    ahead: dict[str, int]
 
     def serves(self, job: JobView, now: float) -> bool:
         return now < (self.until if self._knows(job) else self.renewable)
@@ -41,7 +48,7 @@ class _Known(NamedTuple):
 
 
 class Forecasts:
-    """Of one API process; an answer may be a second old."""
+    """Of one API process; an answer may be a second old, or some in a large farm."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -71,11 +78,16 @@ class Forecasts:
     def _far_back(self, job: JobView, known: _Known, *, count: bool) -> tuple[int, Forecast]:
         ahead, at_least = HORIZON, True
         if count:
-            with self._database.transaction() as connection:
-                queues = QueueRepository(connection)
-                ahead = queues.ahead(known.snapshot.queues, job.priority, job.job_id)
+            ahead = self._counted(job, known)
             at_least = ahead >= COUNTED
         return ahead, beyond(known.outlook, known.snapshot.slots, ahead, at_least=at_least)
+
+    def _counted(self, job: JobView, known: _Known) -> int:
+        if job.job_id not in known.ahead:
+            with self._database.transaction() as connection:
+                queues = QueueRepository(connection)
+                known.ahead[job.job_id] = queues.ahead(known.snapshot.queues, job.priority, job.job_id)
+        return known.ahead[job.job_id]
 
     def _read(self, job: JobView) -> _Known:
         with self._lock:  # who comes meanwhile gets the same answer
@@ -85,10 +97,19 @@ class Forecasts:
             started = time.monotonic()
             with self._database.transaction() as connection:
                 snapshot = QueueRepository(connection).snapshot(job.queue)
+            told = outlook(snapshot)
             ended = time.monotonic()
             took = ended - started
-            until = ended + max(_SECONDS, _SHARE * took)
-            known = _Known(ended + _AT_LEAST * took, until, snapshot, outlook(snapshot))
+            others = {each.snapshot.queues: each.took for each in self._known.values() if ended < each.until}
+            all_took = sum((others | {snapshot.queues: took}).values())
+            known = _Known(
+                took=took,
+                renewable=ended + _AT_LEAST * all_took,
+                until=ended + max(_SECONDS, _SHARE * all_took),
+                snapshot=snapshot,
+                outlook=told,
+                ahead={},
+            )
             for each in snapshot.queues:
                 self._known[each] = known
             return known

@@ -57,5 +57,7 @@ def connect_arguments(settings: DatabaseSettings, process_name: str) -> dict[str
         "keepalives_idle": max(1, silence_seconds // 2),
         "keepalives_interval": max(1, silence_seconds // 4),
         "keepalives_count": 2,
-        "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)} -c timezone=UTC",
+        # Short transactions of many: none may take several processors for itself.
+        "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)} -c timezone=UTC"
+        " -c max_parallel_workers_per_gather=0",
     }

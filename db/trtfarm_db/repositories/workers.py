@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from trtfarm.contract.device import Device
-from trtfarm.contract.jobs import JobState
 from trtfarm.contract.leases import WorkerInfo
 from trtfarm.contract.v1 import WorkerView
 from trtfarm.contract.worker import WorkerCondition
 from trtfarm_db.base import db_now
 from trtfarm_db.models import Job, Worker
+from trtfarm_db.models.jobs import IS_RUNNING
 
 ALIVE_SECONDS = 60.0
 
@@ -47,12 +47,8 @@ class WorkerRepository:
 
     def views(self, *, gone: bool = False) -> list[WorkerView]:
         """Those that are there; with ``gone`` also those that ever were. Newest first."""
-        running = (
-            select(func.count())
-            .where(Job.worker_id == Worker.id, Job.state == JobState.RUNNING)
-            .scalar_subquery()
-        )
-        query = select(Worker, running.label("running"), is_alive().label("alive")).order_by(Worker.id.desc())
+        running = self._running()
+        query = select(Worker, is_alive().label("alive")).order_by(Worker.id.desc())
         if not gone:
             query = query.where(Worker.stopped_at.is_(None), Worker.last_seen_at > db_now(-24 * 3600))
         return [
@@ -64,7 +60,7 @@ class WorkerRepository:
                 gpus=tuple(row.gpus),
                 slots=row.slots,
                 device=Device.model_validate(row.device) if row.device else None,
-                running=row.running,
+                running=running.get(row.id, 0),
                 alive=bool(row.alive),
                 draining=row.draining,
                 condition=WorkerCondition.model_validate(row.condition or {}),
@@ -73,6 +69,12 @@ class WorkerRepository:
             )
             for row in self._connection.execute(query)
         ]
+
+    def _running(self) -> dict[str | None, int]:
+        """Jobs by worker."""
+        # By itself: joined, PostgreSQL may count once for each worker, by what it believes of the tables.
+        count = select(Job.worker_id, func.count().label("jobs")).where(IS_RUNNING).group_by(Job.worker_id)
+        return {row.worker_id: row.jobs for row in self._connection.execute(count)}
 
     def targets(self) -> dict[tuple[str, str, str], bool]:
         """(gpu, runtime, platform) that workers of this farm have ever served; True if one is there now."""
