@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,7 +38,11 @@ def line(world: World) -> list[str]:
     jobs = [job(10)]
     world.claim(jobs[0])
     other = world.model()
-    return [*jobs, job(11), job(12), job(13), job(14, other), job(15, other)]
+    jobs += [job(11), job(12), job(13), job(14, other), job(15, other)]
+    until = time.monotonic() + 10
+    while world.get(f"/v1/jobs/{jobs[-1]}")["queue_position"] != 4:  # an answer may be older than the job
+        assert time.monotonic() < until
+    return jobs
 
 
 def change(world: World, job_id: str, **columns: Any) -> None:
