@@ -111,15 +111,17 @@ def _connect_bounded(engine: Engine, settings: DatabaseSettings, process_name: s
 def _ping_idle_connections(engine: Engine) -> None:
     """SQLAlchemy's own pre-ping asks at every checkout, and so takes a quarter of a short transaction."""
 
+    # New ones are not asked either: the pool, which tries twice, would end in an error that says nothing.
+    @event.listens_for(engine, "connect")
     @event.listens_for(engine, "checkin")
-    def returned(connection: Any, record: Any) -> None:
+    def known(connection: Any, record: Any) -> None:
         del connection
-        record.info["returned_at"] = time.monotonic()
+        record.info["known_at"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
     def taken(connection: Any, record: Any, proxy: Any) -> None:
         del proxy
-        if time.monotonic() - record.info.get("returned_at", 0.0) < _TRUSTED_SECONDS:
+        if time.monotonic() - record.info.get("known_at", 0.0) < _TRUSTED_SECONDS:
             return
         try:
             engine.dialect.do_ping(connection)

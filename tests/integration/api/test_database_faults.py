@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select, text
 
 from tests.integration.api.world import World, client, open_farm, problem, serving
 from tests.integration.relay import Relay, relay
 from trtfarm.contract.jobs import Scope
+from trtfarm.errors import DatabaseUnavailableError
 from trtfarm.inspection.pool import InspectionPool
 from trtfarm_api.dispatcher import Dispatcher
 from trtfarm_api.farm import Farm
@@ -142,6 +144,30 @@ def test_a_commit_whose_answer_is_lost_without_a_key(wired: tuple[World, Relay])
     with world.farm.database.transaction() as connection:
         same = select(func.count()).select_from(Job).where(Job.model_digest == request["model"])
         assert connection.execute(same).scalar_one() == 1
+
+
+def test_connections_that_break_as_soon_as_they_are_made(farm_url: str) -> None:
+    """As of a server that starts and is stopped again."""
+    settings = DatabaseSettings.model_validate({"url": farm_url})
+    database, other = (Database.open(settings, "trtfarm-test") for _ in range(2))
+    with database.transaction() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with other.transaction() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    other.close()
+    time.sleep(1.1)  # idle for so long, a connection is asked before it is used
+
+    @event.listens_for(database.engine, "connect")
+    def stopped_again(made: Any, record: Any) -> None:
+        made.close()
+
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailableError), database.transaction() as connection:
+            connection.execute(text("SELECT 1"))
+    event.remove(database.engine, "connect", stopped_again)
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.close()
 
 
 def test_nothing_is_reaped_just_after_the_start(world: World, tmp_path: Path) -> None:
