@@ -223,15 +223,15 @@ def _intervals(report: Report, farm: ChaosFarm) -> None:
     report.expect(not conflicts, f"two children on one GPU: {conflicts[:3]}")
     open_on: dict[str, dict[str, Any]] = {}
     for line in lines:
-        key = line["gpu"] or f"child {line['pid']}"
+        key = line["gpu"] or line["child"]
         other = open_on.get(key)
         if line["event"] == "start":
             # Without a stop: it was killed, and only another child may come after it.
-            overlaps = other is not None and other["pid"] == line["pid"]
+            overlaps = other is not None and other["child"] == line["child"]
             report.expect(not overlaps, f"a child began {line} within {other}")
             open_on[key] = line
         elif line["event"] == "stop":
-            report.expect(other and other["pid"] == line["pid"], f"{line} ended within {other}")
+            report.expect(other and other["child"] == line["child"], f"{line} ended within {other}")
             open_on.pop(key, None)
     report.numbers["intervals"] = sum(line["event"] == "start" for line in lines)
 

@@ -6,6 +6,7 @@ holds a lock for each GPU as long as it lives: two at a time are a conflict, whi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -23,6 +24,7 @@ from tests.chaos.behaviour import Behaviour, behaviour_of
 FOLDER = Path(os.environ.get("CHAOS_FOLDER", ""))
 GPU = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 FOREVER = 3600
+CHILD = f"{os.getpid()} {time.monotonic_ns()}"  # in a long run, numbers of processes come again
 _PR_SET_PDEATHSIG = 1
 _LOCK_SECONDS = 1.0  # for what the child before this one has started, and which is being killed
 _FLOOD_BYTES = 2 << 20
@@ -71,7 +73,7 @@ def _hold_gpu() -> None:
 
 
 def note(event: str, **more: Any) -> None:
-    line = {"event": event, "gpu": GPU, "pid": os.getpid(), "at": time.monotonic_ns(), **more}
+    line = {"event": event, "gpu": GPU, "child": CHILD, "at": time.monotonic_ns(), **more}
     descriptor = os.open(FOLDER / "intervals", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, (json.dumps(line) + "\n").encode())
     os.close(descriptor)
@@ -176,4 +178,5 @@ def save(path: str, lines: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # its worker is gone
+        main()

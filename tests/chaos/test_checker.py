@@ -126,7 +126,7 @@ def leave_an_upload(world: World) -> None:
 
 
 def run_two_on_one_gpu(world: World) -> None:
-    line = {"event": "conflict", "gpu": "GPU-1", "pid": 1, "at": 1}
+    line = {"event": "conflict", "gpu": "GPU-1", "child": "1 1", "at": 1}
     (world.chaos.folder / "intervals").write_text(json.dumps(line) + "\n")
 
 

@@ -124,4 +124,5 @@ def _logging_to(path: Path) -> Iterator[TextIO]:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # its worker is gone
+        main()
