@@ -29,4 +29,4 @@ def test_a_short_run_of_each_back_end(tmp_path: Path) -> None:
     for report in (each.result() for each in ended):
         assert report.violations == []
         assert report.numbers["jobs"] >= JOBS
-        assert report.numbers["faults"] > FAULTS / 2
+        assert report.numbers["faults"] > FAULTS / 3  # not each finds a victim
