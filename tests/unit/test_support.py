@@ -49,7 +49,7 @@ WHERE = {
     "--precisionConstraints=prefer --layerOutputTypes=a:fp16+int64": "9.1.0 10.0.1 10.16.1.11",
     "--inputIOFormats=chw": "11.0 11.4.0.106 rtx",
     "--fp16 --inputIOFormats=fp16:chw": " ".join(RUNTIMES),
-    "--fp16 --precisionConstraints=obey --layerPrecisions=matmul:fp32": " ".join(RUNTIMES),
+    "--fp16 --precisionConstraints=obey --layerPrecisions=*:fp32": " ".join(RUNTIMES),
     "--fp16 --precisionConstraints=obey --layerPrecisions=a:int8": "8.6.0 8.6.1.6 9.1.0 10.0.1 10.16.1.11",
     "--outputIOFormats=fp32:chw,hwc8": "",
     "--directIO": " ".join(RUNTIMES),
