@@ -1,6 +1,7 @@
 """A fleet of simulated workers: the real claims, renewals and results, and a pause for the build.
 
-One process has many workers and few threads: whatever is due next is done by a thread that is free.
+One process has many workers and few threads: whatever is due next is done by a thread that is free. (With
+one thread a process, no claim waits for another's Python, as it does not on a worker's own machine.)
 ``late`` tells how far the threads are behind: while that is next to nothing, the fleet is as fast as it
 pretends to be.
 """
@@ -155,9 +156,23 @@ def _result(claim: Claim, seconds: float) -> BuildResult:
     return BuildResult(plan=blob("plan"), io=blob("io"), log=blob("log"), build_seconds=seconds)
 
 
+def _warm(database: Database, worker_id: str, queues: Sequence[str]) -> None:
+    """All statements once, undone: else SQLAlchemy works them out in all processes at the start."""
+    with database.engine.connect() as connection:
+        leases = LeaseRepository(connection, lease_seconds=LEASE_SECONDS, policy=RetryPolicy())
+        for oldest in (False, True):
+            claim = leases.claim(queues, worker_id, oldest=oldest)
+            if claim is not None:
+                leases.renew(claim, worker_id, None)
+                leases.finish(claim, _result(claim, 0.0))
+        WorkerRepository(connection).seen(worker_id)
+        connection.rollback()
+
+
 def run(fleet: Fleet, pipe: Connection) -> None:
     """In a process of its own: says that it is ready, waits for the start, sends its record."""
     database = open_database(fleet.database_url)
+    _warm(database, *fleet.workers[0])
     pipe.send("ready")
     started: float = pipe.recv()
     task = _Run(fleet, started)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 LOOK_TASK = "trtfarm.look"
+ENOUGH = 100  # rings in one queue
 _PAUSE_SECONDS = 0.01  # between messages: a burst of submissions must not be a burst of messages
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class CeleryBell:
     """Rings through Celery, from a thread of its own: a slow or dead Redis delays no submission.
 
     Rings for one queue that arrive while one is being sent, or just after it, become one: "look" said twice
-    is said once.
+    is said once. A queue that nobody reads gets no more once ``ENOUGH`` wait: jobs may wait for weeks for
+    their first worker, and Redis keeps every ring.
     """
 
     def __init__(self, app: Any) -> None:
@@ -75,10 +77,18 @@ class CeleryBell:
                 queues, self._waiting = self._waiting, set()
             for queue in queues:
                 try:
-                    self._app.send_task(LOOK_TASK, queue=queue, ignore_result=True, retry=False)
+                    self._send(queue)
                 except Exception as error:  # noqa: BLE001 - whatever the broker does, the jobs are safe
                     _log.warning("cannot ring %s (%s); workers look by themselves", queue, error)
             time.sleep(_PAUSE_SECONDS)
+
+    def _send(self, queue: str) -> None:
+        with self._app.producer_pool.acquire(block=True) as producer:
+            # With Redis, declaring a queue only looks.
+            if producer.channel.queue_declare(queue).message_count < ENOUGH:
+                self._app.send_task(
+                    LOOK_TASK, queue=queue, producer=producer, ignore_result=True, retry=False
+                )
 
 
 def celery_app(redis_url: str) -> Any:

@@ -34,9 +34,9 @@ class _Known(NamedTuple):
     ahead: dict[str, int]
 
     def serves(self, job: JobView, now: float) -> bool:
-        return now < (self.until if self._knows(job) else self.renewable)
+        return now < (self.until if self.knows(job) else self.renewable)
 
-    def _knows(self, job: JobView) -> bool:
+    def knows(self, job: JobView) -> bool:
         """False: the job has come, or has begun, since."""
         if job.job_id in self.outlook.forecasts:
             return (job.job_id in self.outlook.positions) == (job.state is JobState.QUEUED)
@@ -90,26 +90,40 @@ class Forecasts:
         return known.ahead[job.job_id]
 
     def _read(self, job: JobView) -> _Known:
-        with self._lock:  # who comes meanwhile gets the same answer
+        """One works it out anew; others make do with the last answer meanwhile, if it has their job."""
+        known = self._known.get(job.queue)
+        if known is not None and known.serves(job, time.monotonic()):
+            return known
+        if known is not None and known.knows(job):
+            if not self._lock.acquire(blocking=False):
+                return known
+        else:
+            self._lock.acquire()
+        try:
             known = self._known.get(job.queue)
             if known is not None and known.serves(job, time.monotonic()):
                 return known
-            started = time.monotonic()
-            with self._database.transaction() as connection:
-                snapshot = QueueRepository(connection).snapshot(job.queue)
-            told = outlook(snapshot)
-            ended = time.monotonic()
-            took = ended - started
-            others = {each.snapshot.queues: each.took for each in self._known.values() if ended < each.until}
-            all_took = sum((others | {snapshot.queues: took}).values())
-            known = _Known(
-                took=took,
-                renewable=ended + _AT_LEAST * all_took,
-                until=ended + max(_SECONDS, _SHARE * all_took),
-                snapshot=snapshot,
-                outlook=told,
-                ahead={},
-            )
-            for each in snapshot.queues:
-                self._known[each] = known
-            return known
+            return self._worked_out(job.queue)
+        finally:
+            self._lock.release()
+
+    def _worked_out(self, queue: str) -> _Known:
+        started = time.monotonic()
+        with self._database.transaction() as connection:
+            snapshot = QueueRepository(connection).snapshot(queue)
+        told = outlook(snapshot)
+        ended = time.monotonic()
+        took = ended - started
+        others = {each.snapshot.queues: each.took for each in self._known.values() if ended < each.until}
+        all_took = sum((others | {snapshot.queues: took}).values())
+        known = _Known(
+            took=took,
+            renewable=ended + _AT_LEAST * all_took,
+            until=ended + max(_SECONDS, _SHARE * all_took),
+            snapshot=snapshot,
+            outlook=told,
+            ahead={},
+        )
+        for each in snapshot.queues:
+            self._known[each] = known
+        return known

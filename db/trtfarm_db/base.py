@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, MetaData, types
+from sqlalchemy import Connection, DateTime, MetaData, text, types
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
@@ -91,3 +91,9 @@ def _now_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
 def dialect_insert(dialect: str, table: Any) -> Any:
     """An INSERT that knows ON CONFLICT, which PostgreSQL and SQLite spell alike and SQLAlchemy does not."""
     return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+
+
+def let_rest(connection: Connection) -> None:
+    """For a transaction that holds its locks while bytes go into the store."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))

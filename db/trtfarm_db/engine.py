@@ -18,7 +18,8 @@ from trtfarm_db.settings import DatabaseSettings
 _TRUSTED_SECONDS = 1.0  # a connection used so lately is not asked whether it is still there
 # Older SQLite can corrupt a WAL database when the log is reset (fixed in 3.51.3).
 _WAL_SAFE = (3, 51, 3)
-_NOT_NOW = frozenset({"25006"})  # read-only: a standby, in the middle of a failover
+# A standby in the middle of a failover is read-only; a transaction that rested too long was ended.
+_NOT_NOW = frozenset({"25006", "25P03"})
 
 
 class CommitUnknownError(DatabaseUnavailableError):

@@ -10,6 +10,7 @@ from psycopg.abc import PQGen
 
 from trtfarm_db.settings import DatabaseSettings
 
+_REST = 4  # times a statement's limit: so long a transaction may do nothing
 _MARGIN_SECONDS = 2.0  # PostgreSQL's own limit, if the server lives, comes first and says more
 
 
@@ -50,6 +51,7 @@ def bound_seconds(settings: DatabaseSettings) -> float:
 def connect_arguments(settings: DatabaseSettings, process_name: str) -> dict[str, Any]:
     """Of libpq. A host that vanished is noticed by the kernel within ``silence_seconds``."""
     silence_seconds = max(1, round(settings.silence_seconds))
+    statement_ms = int(settings.statement_timeout_seconds * 1000)
     return {
         "connect_timeout": settings.connect_timeout_seconds,
         "application_name": process_name,
@@ -57,7 +59,9 @@ def connect_arguments(settings: DatabaseSettings, process_name: str) -> dict[str
         "keepalives_idle": max(1, silence_seconds // 2),
         "keepalives_interval": max(1, silence_seconds // 4),
         "keepalives_count": 2,
-        # Short transactions of many: none may take several processors for itself.
-        "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)} -c timezone=UTC"
+        # Short transactions of many: none may take several processors for itself, nor keep its locks while
+        # its process is frozen, or the job of a worker that is stopped in a renewal would never be reaped.
+        "options": f"-c statement_timeout={statement_ms} -c timezone=UTC"
+        f" -c idle_in_transaction_session_timeout={_REST * statement_ms}"
         " -c max_parallel_workers_per_gather=0",
     }

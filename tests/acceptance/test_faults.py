@@ -309,9 +309,9 @@ def test_without_redis_jobs_are_accepted_and_built(farm: Farm, tmp_path: Path) -
 
 def test_a_worker_that_hears_no_rings_finds_its_jobs_and_ends_when_idle(farm: Farm, tmp_path: Path) -> None:
     settings = {"TRTFARM_WORKER_IDLE_POLL_SECONDS": 1, "TRTFARM_WORKER_DEAF_SECONDS": 4}
+    # Its consumer takes a ring before it hangs; the others wait.
+    jobs = [farm.submit(models.small(tmp_path / f"{seed}.onnx", seed)) for seed in range(41, 46)]
     with farm.worker("hard-of-hearing", program=[sys.executable, "-c", DEAF], **settings) as worker:
-        # Its consumer takes some rings before it hangs.
-        jobs = [farm.submit(models.small(tmp_path / f"{seed}.onnx", seed)) for seed in range(41, 46)]
         assert {farm.wait_for(job, "succeeded", "failed")["state"] for job in jobs} == {"succeeded"}
         assert worker.wait(60) == 1
         assert "rings wait in Redis and are not heard" in worker.text()

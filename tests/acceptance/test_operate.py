@@ -38,6 +38,8 @@ NOBODY = f"postgresql+psycopg://nobody@127.0.0.1:{select_random()}/none"
         ("worker", {"TRTFARM_DATABASE_URL": "mysql://127.0.0.1/none"}, 2, "mysql"),
         ("serve", {"TRTFARM_REDIS_URL": "nonsense"}, 2, "redis.url"),
         ("worker", {"TRTFARM_STORE_URL": "nonsense"}, 2, "store.url"),
+        ("serve", {"TRTFARM_DATABSE_URL": NOBODY}, 2, "Did you mean TRTFARM_DATABASE_URL?"),
+        ("worker", {"TRTFARM_WORKERS_SLOTS": "2"}, 2, "Did you mean TRTFARM_WORKER_SLOTS?"),
         ("worker", {"TRTFARM_STORE_URL": "file:///proc/none"}, 2, "/proc/none"),
     ],
 )

@@ -29,6 +29,7 @@ from trtfarm.failpoints import POINTS, VARIABLE
 from trtfarm_db.schema import upgrade
 
 SECONDS = 90.0  # for one thing, on a busy machine
+REST_SECONDS = 60.0  # so long a transaction may keep its locks in which a worker is stopped
 NEEDS_A_GPU = {"timing_cache.after_put", "timing_cache.after_commit"}  # embedded farms here have none
 OF_WORKER = tuple(sorted(point for point in POINTS if point.startswith(("worker.", "timing_cache."))))
 OF_SERVER = tuple(sorted(POINTS - {*OF_WORKER}))
@@ -206,7 +207,7 @@ class Run:
             job = client.job(job_id)
             return job.state == "queued" and bool(job.attempts)
 
-        if not eventually(lost, SECONDS):
+        if not eventually(lost, SECONDS + REST_SECONDS):
             client.history.violations.append("the paused worker's job did not go back to the queue")
         self.armed.signal(signal.SIGCONT)
 

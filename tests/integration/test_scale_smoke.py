@@ -8,7 +8,9 @@ from tests.services import PostgresServer, RedisServer
 
 
 def test_a_small_fleet(postgres_server: PostgresServer, redis_server: RedisServer) -> None:
-    size = Size(workers=30, jobs=2000, seconds=6, build_seconds=0.5, threads=4, quota=3, followers=2)
+    size = Size(
+        workers=30, jobs=2000, seconds=6, build_seconds=0.5, processes=2, threads=2, quota=3, followers=2
+    )
     found = run(Servers(postgres_server, redis_server), size)
     assert found["errors"] == []
     assert found["claims"] > 30

@@ -102,6 +102,18 @@ def test_a_variable_wins_over_the_file(template, monkeypatch):
     assert settings.load(path).database.pool_size == 3
 
 
+def test_a_variable_of_somebody_else_is_let_be(template, monkeypatch):
+    path, settings = template
+    for name in (
+        "TRTFARM_VERSION",
+        "TRTFARM_LISTEN_ADDRESS",
+        "TRTFARM_TEST_REDIS_URL",
+        "TRTFARMS_WORKR_SLOTS",
+    ):
+        monkeypatch.setenv(name, "nonsense")
+    assert settings.load(path)
+
+
 def test_no_default_is_a_secret():
     for _, settings in TEMPLATES:
         for key in _keys(settings):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -65,10 +68,11 @@ class _Settings(BaseSettings):
         """From a TOML file and the environment, which wins.
 
         Raises:
-            ConfigurationError: no such file, an unknown key, or a value that does not fit.
+            ConfigurationError: no such file, an unknown key or variable, or a value that does not fit.
         """
         if path is not None and not path.is_file():
             raise ConfigurationError(f"There is no settings file {path}.")
+        _refuse_misspelt(os.environ)
 
         class FromFile(cls):  # type: ignore[valid-type, misc]
             @classmethod
@@ -105,3 +109,17 @@ class ApiSettings(_Settings):
 
 class WorkerFileSettings(_Settings):
     worker: WorkerSettings = WorkerSettings()
+
+
+def _refuse_misspelt(variables: Iterable[str]) -> None:
+    """Pydantic finds misspelt keys; a section that it does not know might be somebody else's variable."""
+    sections = {*ApiSettings.model_fields, *WorkerFileSettings.model_fields}
+    for name in sorted(variables):
+        section, _, key = name.removeprefix("TRTFARM_").partition("_")
+        if not name.startswith("TRTFARM_") or not key or section.lower() in sections:
+            continue
+        if meant := get_close_matches(section.lower(), sections, 1, cutoff=0.75):
+            raise ConfigurationError(
+                f"The environment has {name}, which is no setting.",
+                hint=f"Did you mean TRTFARM_{meant[0].upper()}_{key}?",
+            )

@@ -58,10 +58,9 @@ class ResolveService:
         with self._farm.database.transaction() as connection:
             model = NameRepository(connection).digest(request.model)
             fitting = FittingRepository(connection)
-            plans = fitting.candidates(model, machine)
-            speeds = fitting.speeds(model, machine) if len(plans) > 1 else {}
-            seen = {plan.job_id for plan in plans}
-            plans += [plan for plan in fitting.near(model, machine) if plan.job_id not in seen]
+            found = fitting.plans(model, machine)
+            speeds = fitting.speeds(model, machine) if len(found.may_fit) > 1 else {}
+            plans = found.may_fit + found.near
             if not plans:
                 ModelRepository(connection).manifest(model)
         return _Facts(model, plans, speeds)
@@ -70,14 +69,25 @@ class ResolveService:
         self, facts: _Facts, machine: Machine, request: ResolveRequest
     ) -> tuple[Decision, PlanView | None]:
         lost: frozenset[Digest] = frozenset()
+        plans = facts.plans
         while True:
-            decision = decide(machine, facts.plans, request.wanted, speeds=facts.speeds, lost=lost)
+            decision = decide(machine, plans, request.wanted, speeds=facts.speeds, lost=lost)
             if decision.chosen is None:
-                return decision, None
+                if plans is not facts.plans:
+                    return decision, None
+                plans = self._all(facts)  # among which one may be that has just been built
+                continue
             # Outside of a transaction: a blob that was touched is read whole before it is trusted again.
             if self._farm.blobs.usable(decision.chosen.digest):
                 return decision, self._plan(decision.chosen.job_id)
             lost |= {decision.chosen.digest}
+
+    def _all(self, facts: _Facts) -> list[PlanFacts]:
+        """On a miss, every portable plan counts: one may be nearer than those that are near by GPU or age."""
+        seen = {plan.job_id for plan in facts.plans}
+        with self._farm.database.transaction() as connection:
+            portable = FittingRepository(connection).portable(facts.model)
+        return facts.plans + [plan for plan in portable if plan.job_id not in seen]
 
     def _plan(self, job_id: str) -> PlanView:
         with self._farm.database.transaction() as connection:

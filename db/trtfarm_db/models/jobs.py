@@ -83,13 +83,8 @@ class Job(Base):
             sqlite_where=_QUEUED,
         ),
         Index("ix_jobs_oldest", "queue", "quota", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
+        # None has lease_expires_at: with PostgreSQL, a renewal would write into every index of its row.
         Index("ix_jobs_running_quota", "quota", postgresql_where=_RUNNING, sqlite_where=_RUNNING),
-        Index(
-            "ix_jobs_lease",
-            "lease_expires_at",
-            postgresql_where=_RUNNING,
-            sqlite_where=_RUNNING,
-        ),
         Index("ix_jobs_model_digest", "model_digest"),
         Index(  # how long jobs of a model took on a target
             "ix_jobs_history_of_model",

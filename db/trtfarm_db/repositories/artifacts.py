@@ -13,7 +13,7 @@ from trtfarm.contract.leases import PublishedBlob
 from trtfarm.contract.models import ModelInfo, ModelManifest
 from trtfarm.contract.v1 import ModelView, PlanView
 from trtfarm.errors import ConflictError, ModelNotFoundError, NotFoundError
-from trtfarm_db.base import db_now, dialect_insert
+from trtfarm_db.base import db_now, dialect_insert, let_rest
 from trtfarm_db.models import Artifact, ArtifactState, Model, ModelFile, Plan
 from trtfarm_db.repositories import views
 
@@ -102,6 +102,7 @@ class ArtifactRepository:
 
     def hold(self, digests: Collection[Digest]) -> None:
         """Until the transaction ends, nobody removes their bytes."""
+        let_rest(self._connection)
         wanted = [str(digest) for digest in digests]
         self._connection.execute(
             select(Artifact.digest)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.expression import CompoundSelect
 
 from trtfarm.contract.digest import Digest
-from trtfarm_db.base import db_now, dialect_insert
+from trtfarm_db.base import db_now, dialect_insert, let_rest
 from trtfarm_db.models import (
     Artifact,
     ArtifactState,
@@ -120,6 +120,7 @@ class GarbageRepository:
 
         None: it was restored, or another holds it.
         """
+        let_rest(self._connection)
         return self._connection.execute(
             select(Artifact.size_bytes)
             .where(Artifact.digest == str(digest), Artifact.state == ArtifactState.DELETING)
@@ -157,6 +158,7 @@ class GarbageRepository:
 
     def hold_unknown(self, digest: Digest) -> bool:
         """Until the transaction ends, nobody adds or removes this blob; False if somebody just did."""
+        let_rest(self._connection)
         self._connection.execute(
             dialect_insert(self._connection.dialect.name, Artifact)
             .values(digest=str(digest), kind="unknown", size_bytes=0, etag="", state=ArtifactState.GONE.value)

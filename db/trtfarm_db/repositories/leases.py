@@ -32,6 +32,7 @@ from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import GpuBusyError, StaleFenceError
 from trtfarm_db.base import db_now
 from trtfarm_db.models import Attempt, Benchmark, Job, Plan
+from trtfarm_db.models.jobs import IS_RUNNING
 from trtfarm_db.repositories import views
 from trtfarm_db.repositories.artifacts import ArtifactRepository
 from trtfarm_db.repositories.attempts import close_attempts
@@ -121,26 +122,19 @@ class LeaseRepository:
         while True:
             statement = _claim_best(tuple(queues), len(open_quotas), self._lease_seconds, oldest=oldest)
             names = {f"quota_{number}": key for number, key in enumerate(open_quotas)}
-            try:
-                with self._connection.begin_nested() if open_quotas else nullcontext() as attempt:
+            with self._connection.begin_nested() if open_quotas else nullcontext() as attempt:
+                try:
                     row = self._connection.execute(statement, {**bound, **names}).first()
-                    if attempt is None or row is None or not quotas.exceeded(row.quota):
-                        break
-                    attempt.rollback()  # others claimed for this key at the same moment
-            except IntegrityError as error:
-                raise GpuBusyError from error
+                except IntegrityError as error:
+                    raise GpuBusyError from error
+                if row is None:
+                    return None
+                claim = self._started(row, worker_id)
+                # Last, for others who claim for this key wait from here to the end of the transaction.
+                if attempt is None or not quotas.exceeded(row.quota):
+                    return claim
+                attempt.rollback()  # others claimed for this key at the same moment
             open_quotas = [key for key in open_quotas if key != row.quota]
-        if row is None:
-            return None
-        claim = views.claim(row)
-        close_attempts(self._connection, claim.job_id, Outcome.LOST)
-        self._connection.execute(
-            insert(Attempt).values(
-                job_id=claim.job_id, fence=claim.fence, number=claim.attempt, worker_id=worker_id
-            )
-        )
-        record(self._connection, claim.job_id, "started", attempt=claim.attempt, worker_id=worker_id)
-        return claim
 
     def renew(
         self, claim: Claim, worker_id: str, progress: Progress | None, gpu_uuid: str | None = None
@@ -313,7 +307,7 @@ class LeaseRepository:
         """
         rows = self._connection.execute(
             select(Job.id, Job.attempt, Job.cancel_requested_at)
-            .where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
+            .where(IS_RUNNING, Job.lease_expires_at < db_now())
             .with_for_update(skip_locked=True)
         ).all()
         for row in rows:
@@ -332,6 +326,18 @@ class LeaseRepository:
         return [row.id for row in rows]
 
     # --- the pieces ---
+
+    def _started(self, row: Any, worker_id: str) -> Claim:
+        claim = views.claim(row)
+        if claim.fence > 1:  # else nobody has had it
+            close_attempts(self._connection, claim.job_id, Outcome.LOST)
+        self._connection.execute(
+            insert(Attempt).values(
+                job_id=claim.job_id, fence=claim.fence, number=claim.attempt, worker_id=worker_id
+            )
+        )
+        record(self._connection, claim.job_id, "started", attempt=claim.attempt, worker_id=worker_id)
+        return claim
 
     @staticmethod
     def _mine(claim: Claim) -> tuple[Any, ...]:

@@ -49,16 +49,14 @@ class QueueRepository:
 
     def ahead(self, queues: Sequence[str], priority: int, job_id: str) -> int:
         """Queued jobs that come before this one; counting ends at ``COUNTED``."""
-        found = 0
         quotas = QuotaRepository(self._connection).limits(queues, _QUOTAS)
-        for queue, quota in itertools.product(queues, ("", *quotas)):
-            mine = (Job.queue == queue, Job.quota == quota, IS_QUEUED)
-            for before in ((Job.priority > priority,), (Job.priority == priority, Job.id < job_id)):
-                if found >= COUNTED:
-                    return COUNTED
-                rows = select(literal(1)).where(*mine, *before).limit(COUNTED - found).subquery()
-                found += self._connection.execute(select(func.count()).select_from(rows)).scalar_one()
-        return found
+        counted = (Job.queue.in_(queues), Job.quota.in_(["", *quotas]), IS_QUEUED)
+        before = union_all(
+            select(literal(1).label("one")).where(*counted, Job.priority > priority),
+            select(literal(1)).where(*counted, Job.priority == priority, Job.id < job_id),
+        ).subquery()
+        some = select(before).limit(COUNTED).subquery()
+        return self._connection.execute(select(func.count()).select_from(some)).scalar_one()
 
     def _pool(self, queue: str) -> tuple[tuple[str, ...], int]:
         """The queues that share workers with this one, and the slots of those workers that claim jobs."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +17,11 @@ from typer.testing import CliRunner
 from tests.integration.api.test_events import following
 from tests.integration.api.world import World
 from trtfarm.cli.main import app
+from trtfarm.contract.forecast import Outlook, QueueSnapshot, outlook
+from trtfarm.contract.jobs import JobState
+from trtfarm_api import forecasts
 from trtfarm_db.models import Job
+from trtfarm_db.repositories.jobs import JobRepository
 
 SECONDS = (60, 120, 180)
 GPU = "h200"  # one worker with one slot serves it, and l4
@@ -83,6 +89,39 @@ def test_while_one_follows(world: World, line: list[str]) -> None:
         event = next(events)
     assert (event.kind, event.id, event.job["queue_position"]) == ("forecast", None, 1)
     assert event.job["forecast"]["starts"]["p50"] > 60
+
+
+def test_nobody_waits_while_another_works_it_out(
+    world: World, line: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told what was known; one whose job is not known yet waits for the news."""
+    for how_long in ("_SECONDS", "_SHARE", "_AT_LEAST"):
+        monkeypatch.setattr(forecasts, how_long, 0)
+    told = forecasts.Forecasts(world.farm.database)
+    with world.farm.database.transaction() as connection:
+        jobs = [JobRepository(connection).get(job_id) for job_id in line[:3]]
+    started = jobs[0].model_copy(update={"state": JobState.QUEUED})  # what nobody has told of it
+    before = told.add_to(jobs[2])
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(snapshot: QueueSnapshot) -> Outlook:
+        begun.set()
+        assert go_on.wait(20)
+        return outlook(snapshot)
+
+    monkeypatch.setattr(forecasts, "outlook", slow)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            first = pool.submit(told.add_to, jobs[1])
+            assert begun.wait(20)
+            assert told.add_to(jobs[2]) == before
+            unknown = pool.submit(told.add_to, started)
+            with pytest.raises(TimeoutError):
+                unknown.result(0.2)
+        finally:
+            go_on.set()
+        assert first.result(20).queue_position == 0
+        assert unknown.result(20).forecast is None
 
 
 def test_the_command_line(world: World, line: list[str]) -> None:

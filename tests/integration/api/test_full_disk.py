@@ -17,13 +17,13 @@ import psutil
 import pytest
 
 from tests.integration.api.server_process import ServerProcess, server_process
-from tests.integration.api.test_upload_faults import announce, resume
+from tests.integration.api.test_upload_faults import announce, resume, wait_for
 from tests.integration.api.world import World, client, onnx_model, open_farm, problem, serving
 from trtfarm.contract.digest import Digest
 from trtfarm.inspection.pool import InspectionPool
 from trtfarm_api import space
 
-KIB = 1 << 10
+KIB, MIB = 1 << 10, 1 << 20
 DISK_BYTES = 12 << 20
 DATA_BYTES = 2 << 20
 
@@ -71,13 +71,19 @@ def disk(farm_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sm
 
 
 def sent_into(disk: SmallDisk, upload_id: str, data: bytes, left_bytes: int) -> httpx.Response:
-    """The disk fills up while a request is under way."""
+    """The disk fills up while a request is under way: once its first bytes are written."""
+    first = MIB  # as much as is written at once
+
+    def arrived() -> bool:
+        return bool(disk.http.get(f"/v1/uploads/{upload_id}").json()["offset"] >= first)
+
     with contextlib.ExitStack() as stack:
 
         def body() -> Iterator[bytes]:
-            yield data[: 64 * KIB]
+            yield data[:first]
+            wait_for(arrived)
             stack.enter_context(disk.left(left_bytes))
-            for start in range(64 * KIB, len(data), 64 * KIB):
+            for start in range(first, len(data), 64 * KIB):
                 yield data[start : start + 64 * KIB]
 
         return disk.http.patch(f"/v1/uploads/{upload_id}", content=body(), headers={"Upload-Offset": "0"})
@@ -88,7 +94,7 @@ def test_staging_fills_up_while_bytes_come(disk: SmallDisk) -> None:
     upload_id = announce(disk.http, data)
     problem(sent_into(disk, upload_id, data, 600 * KIB), 507, "INSUFFICIENT_STORAGE")
     offset = disk.http.get(f"/v1/uploads/{upload_id}").json()["offset"]
-    assert 0 < offset < DATA_BYTES
+    assert MIB <= offset < DATA_BYTES
     assert resume(disk.http, upload_id, data).json()["complete"]
     assert disk.http.get(f"/v1/artifacts/{Digest.of_bytes(data)}").content == data
 
