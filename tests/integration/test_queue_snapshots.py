@@ -127,13 +127,13 @@ def test_far_back_one_is_counted_and_no_further_than_need_be(farm, monkeypatch):
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_the_queries_of_a_long_queue_use_indexes(farm):
-    """With 20 000 jobs queued and as many done, nothing is read from end to end."""
+    """With 15 000 jobs queued and 45 000 done, nothing is read from end to end."""
     job_id = farm.submit()
     with farm.database.transaction() as connection:
         row = connection.execute(select(Job.__table__).where(Job.id == job_id)).mappings().one()
         many = []
-        for number in range(40_000):
-            done = number % 2 == 0
+        for number in range(60_000):
+            done = number % 4 > 0
             at = row["created_at"]
             many.append(
                 dict(row)
@@ -142,7 +142,7 @@ def test_the_queries_of_a_long_queue_use_indexes(farm):
             )
         connection.execute(insert(Job), many)
     with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("ANALYZE jobs")
+        connection.exec_driver_sql("VACUUM (ANALYZE) jobs")  # other tests' rows weigh nothing
         scans = "SELECT seq_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs'"
         connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
         before = connection.exec_driver_sql(scans).one()
