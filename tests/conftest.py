@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("TRTFARM_")]:
         if not name.startswith("TRTFARM_TEST_"):
             del os.environ[name]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and by children
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     home = tempfile.TemporaryDirectory(prefix="trtfarm-home-")
     config.add_cleanup(home.cleanup)
     os.environ["TRTFARM_HOME"] = home.name
