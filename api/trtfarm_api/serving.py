@@ -48,6 +48,7 @@ def _server(farm: Farm, **options: Any) -> Any:
         app,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=10,
+        ws="none",
         access_log=False,
         server_header=False,
         headers=[(VERSION_HEADER, __version__)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
@@ -17,8 +16,6 @@ _LOCK_TIMEOUT = "10s"
 
 def upgrade(database: Database) -> tuple[str | None, str]:
     """Applies what is missing; returns the revision before and after. Safe to call from many processes."""
-    from alembic import command
-
     try:
         with database.engine.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -27,7 +24,7 @@ def upgrade(database: Database) -> tuple[str | None, str]:
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
             before = _current(connection)
             if before != head():
-                command.upgrade(_config(connection), "head")
+                _migrate(connection)
             return before, head()
     except OperationalError as error:
         raise DatabaseUnavailableError(f"The database cannot be reached: {error.orig}") from error
@@ -61,10 +58,11 @@ def _current(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _config(connection: Connection) -> Any:
+def _migrate(connection: Connection) -> None:
+    from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_versions().parent))
     config.attributes["connection"] = connection
-    return config
+    command.upgrade(config, "head")

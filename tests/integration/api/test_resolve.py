@@ -10,11 +10,13 @@ from tests.integration.api.world import ENTERPRISE, RTX, Built, World, onnx_mode
 from trtfarm.contract.benchmark import BenchmarkOptions, Measurement, Metric, Usage
 from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
+from trtfarm.contract.fit import PlanFacts
 from trtfarm.contract.machine import MachineRequest
 from trtfarm.contract.names import ModelName
 from trtfarm.contract.resolve import Choice, ResolveRequest
 from trtfarm.sdk.client import FarmClient
 from trtfarm_db.models import Benchmark
+from trtfarm_db.repositories.fitting import FittingRepository
 
 H200 = {"gpu": "NVIDIA H200", "runtime": ENTERPRISE}
 METRIC = Metric(min=1, max=1, mean=1, median=1, percentiles={}, coefficient_of_variation=0)
@@ -137,6 +139,20 @@ def test_a_lost_plan_is_not_handed_out(world: World, model: str) -> None:
     path.chmod(0o644)
     path.write_bytes(b"x" * len(old.data))
     assert resolve(world, model, H200)["plan"] is None
+
+
+def test_a_portable_plan_built_while_the_farm_looks_is_given(
+    world: World, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portable, between = FittingRepository.portable, []
+
+    def after_a_build(fitting: FittingRepository, digest: Digest) -> list[PlanFacts]:
+        between.append(build(world, model, "l4", hardware_compatibility_level="ampere_plus"))
+        return portable(fitting, digest)
+
+    monkeypatch.setattr(FittingRepository, "portable", after_a_build)
+    found = resolve(world, model, H200)
+    assert [found["plan"]["digest"]] == [plan.digest for plan in between]
 
 
 def test_a_miss_builds_if_asked(world: World, model: str) -> None:
