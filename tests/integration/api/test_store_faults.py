@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -76,14 +77,15 @@ def world(
 def test_a_store_that_does_not_answer(line: Line, tmp_path: Path, fault: Mode) -> None:
     digest, _ = line.far.put_bytes(b"there before")
     absent = os.urandom(16)
-    began = time.monotonic()
-    with line.proxy.being(fault):
-        with pytest.raises(UnavailableError) as caught:
-            line.far.put_bytes(absent)
-        with pytest.raises(UnavailableError):
-            line.far.fetch(digest, tmp_path / "file")
-    assert time.monotonic() - began < 2 * BOUND_SECONDS
-    assert "wonderland" not in str(caught.value)
+    with line.proxy.being(fault), ThreadPoolExecutor() as pool:
+        refused = [
+            pool.submit(line.far.put_bytes, absent),
+            pool.submit(line.far.fetch, digest, tmp_path / "file"),
+        ]
+        for future in refused:
+            error = future.exception(timeout=BOUND_SECONDS)
+            assert isinstance(error, UnavailableError)
+            assert "wonderland" not in str(error)
     assert list(tmp_path.iterdir()) == []
     lost = Digest.of_bytes(absent)
     assert line.near.stat(lost) is None or (fault is Mode.BLACK_HOLE and line.near.verify(lost))
@@ -136,18 +138,15 @@ def test_clients_are_told_to_come_again(world: World, line: Line, fault: Mode) -
     assert resume(world.http, announce(world.http, blob), blob).json()["complete"]
     here = Digest.of_bytes(blob)
     upload_id = world.announce(data).json()["upload_id"]
-    with line.proxy.being(fault):
-        refused = [
-            world.http.get(f"/v1/artifacts/{here}", timeout=BOUND_SECONDS),
-            world.http.patch(
-                f"/v1/uploads/{upload_id}",
-                content=data,
-                headers={"Upload-Offset": "0"},
-                timeout=BOUND_SECONDS,
-            ),
-            world.http.get("/readyz", timeout=BOUND_SECONDS),
-        ]
-        for answer in refused:
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", f"/v1/artifacts/{here}", {}),
+        ("PATCH", f"/v1/uploads/{upload_id}", {"content": data, "headers": {"Upload-Offset": "0"}}),
+        ("GET", "/readyz", {}),
+    ]
+    with line.proxy.being(fault), ThreadPoolExecutor() as pool:
+        refused = [pool.submit(world.http.request, *to, **what, timeout=BOUND_SECONDS) for *to, what in asked]
+        for future in refused:
+            answer = future.result()
             problem(answer, 503, "UNAVAILABLE")
             assert int(answer.headers["Retry-After"]) > 0
         assert world.http.get("/v1/jobs").status_code == 200
