@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
@@ -24,7 +25,9 @@ def upgrade(database: Database) -> tuple[str | None, str]:
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
             before = _current(connection)
             if before != head():
-                _migrate(connection)
+                from alembic import command  # an embedded command starts sooner without it
+
+                command.upgrade(_config(connection), "head")
             return before, head()
     except OperationalError as error:
         raise DatabaseUnavailableError(f"The database cannot be reached: {error.orig}") from error
@@ -58,11 +61,10 @@ def _current(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _migrate(connection: Connection) -> None:
-    from alembic import command
+def _config(connection: Connection) -> Any:
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_versions().parent))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config

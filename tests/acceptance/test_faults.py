@@ -162,7 +162,7 @@ def test_a_build_that_crashes_again_is_given_up(farm: Farm, tmp_path: Path) -> N
 
 
 def test_a_slot_that_crashes_with_every_job_pauses_and_goes_on(farm: Farm) -> None:
-    limits = {"TRTFARM_WORKER_BREAKER_CRASHES": 2, "TRTFARM_WORKER_BREAKER_SECONDS": 4}
+    limits = {"TRTFARM_WORKER_BREAKER_CRASHES": 2, "TRTFARM_WORKER_BREAKER_SECONDS": 8}
     with farm.worker("unsound", **limits) as worker:
         for _ in range(2):
             job_id = submit_long(farm)
@@ -171,8 +171,8 @@ def test_a_slot_that_crashes_with_every_job_pauses_and_goes_on(farm: Farm) -> No
             farm.wait_for(job_id, "queued")
             farm.cli("job", "cancel", job_id)
         wait_until("it pauses", lambda: pauses(farm, worker) == ["crashes"], 10)
-        assert "paused (crashes)" in farm.cli("fleet").out
         assert metric(farm, 'trtfarm_workers_paused{reason="crashes"}') == 1
+        assert "paused (crashes)" in farm.cli("fleet").out
         job = farm.wait_for(submit_long(farm), "succeeded", "failed")
         assert (job["state"], outcomes(job)) == ("succeeded", ["complete"])
         wait_until("it is ready", lambda: pauses(farm, worker) == [], 10)
