@@ -76,11 +76,11 @@ def test_names_that_are_not_utf8(refused):
 
 
 def test_subgraphs_see_outer_names(look, refused):
-    branch = branch(node("Add", ["x", "w"], ["b"]))
-    info = look(model([node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)]))
+    outer = branch(node("Add", ["x", "w"], ["b"]))
+    info = look(model([node("If", ["x"], ["y"], then_branch=outer, else_branch=outer)]))
     assert info.node_count == 3
-    branch = branch(node("Add", ["x", "gone"], ["b"]))
-    refused("ONNX_INVALID_GRAPH", model([node("If", ["x"], ["y"], then_branch=branch)]), match="'gone'")
+    outer = branch(node("Add", ["x", "gone"], ["b"]))
+    refused("ONNX_INVALID_GRAPH", model([node("If", ["x"], ["y"], then_branch=outer)]), match="'gone'")
 
 
 @pytest.mark.parametrize(
