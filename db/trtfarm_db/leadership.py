@@ -55,5 +55,8 @@ class Leadership:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(DBAPIError):
+                if not connection.invalidated:  # the next one need not wait for PostgreSQL to notice
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            with contextlib.suppress(DBAPIError):
                 connection.close()
             self._driver.close()  # SQLAlchemy forgets to, of one that is detached and broken

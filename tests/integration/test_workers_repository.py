@@ -135,9 +135,20 @@ def test_what_they_run(ask, register, farm):
 
 
 def test_what_nobody_registered_is_not_seen(ask):
-    ask("seen", "no-such-worker")
+    assert not ask("seen", "no-such-worker")
     ask("stopped", "no-such-worker")
     assert ask("views", gone=True) == []
+
+
+def test_those_that_are_gone_for_long_are_forgotten(ask, register, silent):
+    here, lately, long_ago = register(), register(gpus=("cc-7.5",)), register(gpus=("cc-8.0",))
+    silent(lately, 89 * 86400)
+    silent(long_ago, 91 * 86400)
+    assert [ask("forget", 90 * 86400), ask("forget", 90 * 86400)] == [1, 0]
+    assert [view.worker_id for view in ask("views", gone=True)] == [lately.worker_id, here.worker_id]
+    assert {gpu for gpu, _, _ in ask("targets")} == {"cc-7.5", *here.gpus}
+    assert ask("seen", here.worker_id)
+    assert not ask("seen", long_ago.worker_id)
 
 
 def test_targets_are_those_that_were_ever_served(ask, register, silent):

@@ -326,6 +326,13 @@ class Agent:
             if self._rings == seen and not self._draining:
                 self._changed.wait(self._settings.idle_poll_seconds)
 
+    def _tell(self) -> None:
+        with self._database.transaction() as connection:
+            workers = WorkerRepository(connection)
+            known = workers.seen(self.worker_id, draining=self._draining, condition=self.condition())
+            if not known and self.info is not None:
+                workers.register(self.info)  # forgotten while this machine slept
+
     def _presence(self) -> None:
         told_at = time.monotonic()
         while not self._stopping.wait(_NEWS_SECONDS):
@@ -338,10 +345,7 @@ class Agent:
                 _log.error("no slot has asked the database for long: the farm takes this worker for silent")
                 continue
             try:
-                with self._database.transaction() as connection:
-                    WorkerRepository(connection).seen(
-                        self.worker_id, draining=self._draining, condition=self.condition()
-                    )
+                self._tell()
             except DatabaseUnavailableError:
                 _log.warning("the database does not answer")
             except Exception:  # noqa: BLE001 - without it the farm would take this worker for dead

@@ -12,13 +12,15 @@ from trtfarm_api.maintenance.garbage import GarbageCollector
 from trtfarm_api.maintenance.scrub import Scrubber
 from trtfarm_api.maintenance.uploads import UploadSweeper
 from trtfarm_db.leadership import Leadership
+from trtfarm_db.repositories.workers import WorkerRepository
 
 _log = logging.getLogger(__name__)
 _FIRST = 1 / 60  # of a period: a farm that is used for minutes at a time is kept tidy, too
 
 
 class Keeper:
-    """Every API process has one; the leader collects garbage and scrubs, all sweep their staging folder.
+    """Every API process has one. All sweep their staging folder; the leader forgets workers that are gone,
+    collects garbage and scrubs.
 
     All that it does is harmless when two do it at once.
     """
@@ -60,6 +62,8 @@ class Keeper:
         leads = self._leadership.held()
         self._metrics.leader.set(leads)
         if leads:
+            with farm.database.transaction() as connection:
+                WorkerRepository(connection).forget(settings.worker_seconds)
             garbage = GarbageCollector(farm.database, farm.store, settings).run()
             self._metrics.collected.inc(garbage.artifacts)
             self._metrics.freed_bytes.inc(garbage.size_bytes + garbage.temporary_bytes)

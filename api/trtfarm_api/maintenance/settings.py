@@ -13,6 +13,7 @@ class MaintenanceSettings(BaseModel):
         grace_hours: how long an artifact that nothing refers to stays.
         log_days: how long logs of what has ended stay; 0: as long as their jobs.
         upload_hours: how long an upload may rest before it expires, and temporary files before they go.
+        worker_days: how long workers that are gone are remembered; what they built for is accepted that long.
         scrub_days: every artifact is read and hashed again this often.
         scrub_bytes_per_second: not faster than this.
     """
@@ -23,6 +24,7 @@ class MaintenanceSettings(BaseModel):
     grace_hours: float = Field(default=72, ge=0)
     log_days: float = Field(default=0, ge=0)
     upload_hours: float = Field(default=24, gt=0)
+    worker_days: float = Field(default=90, ge=1)
     scrub_days: float = Field(default=30, gt=0)
     scrub_bytes_per_second: int = Field(default=32 << 20, ge=1)
 
@@ -37,6 +39,10 @@ class MaintenanceSettings(BaseModel):
     @property
     def upload_seconds(self) -> float:
         return self.upload_hours * 3600
+
+    @property
+    def worker_seconds(self) -> float:
+        return self.worker_days * 86400
 
     @property
     def scrub_seconds(self) -> float:

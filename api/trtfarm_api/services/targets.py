@@ -28,7 +28,7 @@ class Served(NamedTuple):
 
 
 class TargetResolver:
-    """Knows the catalogue and what the farm's workers have ever served."""
+    """Knows the catalogue and what the farm's workers serve, as long as it remembers them."""
 
     def __init__(self, database: Database, catalogue: Catalogue) -> None:
         self._database = database
@@ -42,7 +42,7 @@ class TargetResolver:
 
         Raises:
             UnknownGpuError, UnknownRuntimeError: nobody knows of such a thing.
-            TargetUnavailableError: known, but no worker of this farm has ever built for it, and
+            TargetUnavailableError: known, but no worker that this farm remembers builds for it, and
                 ``wait_for_worker`` is not given with an exact runtime.
         """
         runtime = Runtime.parse(wanted.runtime) if wanted.runtime else None

@@ -12,7 +12,7 @@ from trtfarm_db.base import Base, Json, UtcDateTime, db_now
 
 
 class Worker(Base):
-    """A worker process. Rows stay after it is gone: they tell what the farm has been able to build."""
+    """A worker process. Rows stay for a while after it is gone: they tell what the farm can build."""
 
     __tablename__ = "workers"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from trtfarm.contract.device import Device
 from trtfarm.contract.leases import WorkerInfo
@@ -34,19 +34,25 @@ class WorkerRepository:
 
     def seen(
         self, worker_id: str, *, draining: bool = False, condition: WorkerCondition | None = None
-    ) -> None:
+    ) -> bool:
+        """Whether the farm still knows this worker."""
         told = condition.model_dump(mode="json") if condition else None
-        self._connection.execute(
+        seen = self._connection.execute(
             update(Worker)
             .where(Worker.id == worker_id)
             .values(last_seen_at=db_now(), draining=draining, condition=told)
         )
+        return bool(seen.rowcount)
 
     def stopped(self, worker_id: str) -> None:
         self._connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=db_now()))
 
+    def forget(self, seconds: float) -> int:
+        """Those that were last seen so long ago; returns how many."""
+        return self._connection.execute(delete(Worker).where(Worker.last_seen_at < db_now(-seconds))).rowcount
+
     def views(self, *, gone: bool = False) -> list[WorkerView]:
-        """Those that are there; with ``gone`` also those that ever were. Newest first."""
+        """Those that are there; with ``gone`` all that the farm remembers. Newest first."""
         running = self._running()
         query = select(Worker, is_alive().label("alive")).order_by(Worker.id.desc())
         if not gone:
@@ -77,7 +83,7 @@ class WorkerRepository:
         return {row.worker_id: row.jobs for row in self._connection.execute(count)}
 
     def targets(self) -> dict[tuple[str, str, str], bool]:
-        """(gpu, runtime, platform) that workers of this farm have ever served; True if one is there now."""
+        """(gpu, runtime, platform) of the workers that the farm remembers; True if one is there now."""
         rows = self._connection.execute(
             select(Worker.gpus, Worker.runtime, Worker.platform, is_alive().label("alive")).distinct()
         )

@@ -14,7 +14,8 @@ from sqlalchemy import text, update
 
 from tests.integration.api.test_lost_blobs import quarantined
 from tests.integration.api.wires import half_sent
-from tests.integration.api.world import World, onnx_model, problem
+from tests.integration.api.world import RTX, World, onnx_model, problem
+from trtfarm.contract.leases import WorkerInfo
 from trtfarm_api.farm import Farm
 from trtfarm_api.maintenance.keeper import Keeper
 from trtfarm_api.maintenance.scrub import Scrubbed, Scrubber
@@ -22,7 +23,8 @@ from trtfarm_api.maintenance.settings import MaintenanceSettings
 from trtfarm_api.maintenance.uploads import Swept, UploadSweeper
 from trtfarm_db.base import db_now
 from trtfarm_db.leadership import Leadership
-from trtfarm_db.models import Artifact, Upload
+from trtfarm_db.models import Artifact, Upload, Worker
+from trtfarm_db.repositories.workers import WorkerRepository
 
 DAY = 86400.0
 
@@ -218,6 +220,12 @@ def test_a_round_does_it_all(world: World) -> None:
     os.utime(world.blob(loose.digest), (time.time() - 4 * DAY,) * 2)
     rot(world.blob(plan.digest))
     verified(world, plan.digest, 40)
+    with world.farm.database.transaction() as connection:
+        gone = WorkerInfo(
+            worker_id="gone", hostname="h", runtime=RTX, platform="linux-x86_64", gpus=("cc-8.6",), slots=1
+        )
+        WorkerRepository(connection).register(gone)
+        connection.execute(update(Worker).where(Worker.id == "gone").values(last_seen_at=db_now(-91 * DAY)))
     counted = {
         name: metric(world, name)
         for name in (
@@ -237,6 +245,8 @@ def test_a_round_does_it_all(world: World) -> None:
     assert time.time() - metric(world, "trtfarm_maintenance_done_timestamp_seconds") < 60
     problem(world.http.get(f"/v1/uploads/{upload_id}"), 410, "UPLOAD_EXPIRED")
     assert not world.blob(loose.digest).exists()
+    with world.farm.database.transaction() as connection:
+        assert "gone" not in {each.worker_id for each in WorkerRepository(connection).views(gone=True)}
     keeper._leadership.give_up()
 
 
