@@ -151,6 +151,24 @@ def test_those_that_are_gone_for_long_are_forgotten(ask, register, silent):
     assert not ask("seen", long_ago.worker_id)
 
 
+def test_of_those_that_are_gone_the_last_of_each_kind_is_remembered(ask, register, silent):
+    kinds = [{}, {"gpus": ("cc-8.0",)}, {"runtime": "tensorrt-rtx-1.6.0"}, {"platform": "linux-aarch64"}]
+    last = [register(**kind) for kind in kinds]
+    for number, info in enumerate(last):
+        silent(info, (2 + number) * 86400)
+    before = [register(**kind) for kind in kinds for _ in range(2)]
+    for info in before:
+        silent(info, 7 * 86400)
+    away = register()
+    silent(away, 23 * 3600)
+    here = register(gpus=("cc-8.0",))
+    served = ask("targets")
+    assert ask("forget", 90 * 86400) == len(before) + 2  # of two kinds there are later ones
+    kept = [here, away, *reversed(last[2:])]
+    assert [view.worker_id for view in ask("views", gone=True)] == [info.worker_id for info in kept]
+    assert ask("targets") == served
+
+
 def test_targets_are_those_that_were_ever_served(ask, register, silent):
     assert ask("targets") == {}
     rtx = values.TARGET.runtime

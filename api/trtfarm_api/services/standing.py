@@ -25,7 +25,6 @@ from trtfarm_db.repositories.jobs import NewJob
 from trtfarm_db.repositories.orders import OrderRepository, OrderRow
 from trtfarm_db.repositories.workers import WorkerRepository
 
-FLEET_SECONDS = 24 * 3600.0  # who was seen since then belongs to the fleet, though it may be away just now
 RETRY_SECONDS = 3600.0  # after which a build that failed by accident is tried again
 Served = frozenset[tuple[str, str, str]]
 
@@ -96,7 +95,7 @@ class Surveyor:
         except TrtFarmError as error:
             return Survey(None, (), _told(error))
         with self._farm.database.transaction() as connection:
-            fleet = WorkerRepository(connection).served_since(FLEET_SECONDS)
+            fleet = WorkerRepository(connection).served_lately()
         targets, problem = _targets(row.request, fleet, self._farm.catalogue)
         cells = []
         for target, config in itertools.product(targets, row.request.configs):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy.orm import aliased
 
 from trtfarm.contract.device import Device
 from trtfarm.contract.leases import WorkerInfo
@@ -13,6 +14,7 @@ from trtfarm_db.models import Job, Worker
 from trtfarm_db.models.jobs import IS_RUNNING
 
 ALIVE_SECONDS = 60.0
+RECENT_SECONDS = 24 * 3600.0  # who was seen since then belongs to the fleet, though it may be away just now
 
 
 class WorkerRepository:
@@ -48,15 +50,28 @@ class WorkerRepository:
         self._connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=db_now()))
 
     def forget(self, seconds: float) -> int:
-        """Those that were last seen so long ago; returns how many."""
-        return self._connection.execute(delete(Worker).where(Worker.last_seen_at < db_now(-seconds))).rowcount
+        """Those last seen so long ago, and after a day those of whose kind there is a later one.
+
+        Each start of a worker is a row, but what the farm can build and for whom, few rows tell. Returns how
+        many it forgot.
+        """
+        later = aliased(Worker)
+        same_kind = (
+            later.runtime == Worker.runtime,
+            later.platform == Worker.platform,
+            later.gpus == Worker.gpus,
+        )
+        is_later = tuple_(later.last_seen_at, later.id) > tuple_(Worker.last_seen_at, Worker.id)
+        needless = (Worker.last_seen_at < db_now(-RECENT_SECONDS)) & exists().where(*same_kind, is_later)
+        forgotten = delete(Worker).where((Worker.last_seen_at < db_now(-seconds)) | needless)
+        return self._connection.execute(forgotten).rowcount
 
     def views(self, *, gone: bool = False) -> list[WorkerView]:
         """Those that are there; with ``gone`` all that the farm remembers. Newest first."""
         running = self._running()
         query = select(Worker, is_alive().label("alive")).order_by(Worker.id.desc())
         if not gone:
-            query = query.where(Worker.stopped_at.is_(None), Worker.last_seen_at > db_now(-24 * 3600))
+            query = query.where(Worker.stopped_at.is_(None), Worker.last_seen_at > db_now(-RECENT_SECONDS))
         return [
             WorkerView(
                 worker_id=row.id,
@@ -94,11 +109,11 @@ class WorkerRepository:
                 served[target] = served.get(target, False) or bool(row.alive)
         return served
 
-    def served_since(self, seconds: float) -> frozenset[tuple[str, str, str]]:
-        """(gpu, runtime, platform) that workers serve which have been seen in so many seconds."""
+    def served_lately(self) -> frozenset[tuple[str, str, str]]:
+        """(gpu, runtime, platform) that the workers of the fleet serve."""
         rows = self._connection.execute(
             select(Worker.gpus, Worker.runtime, Worker.platform)
-            .where(Worker.last_seen_at > db_now(-seconds))
+            .where(Worker.last_seen_at > db_now(-RECENT_SECONDS))
             .distinct()
         )
         return frozenset((gpu, row.runtime, row.platform) for row in rows for gpu in row.gpus)
