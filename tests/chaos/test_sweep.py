@@ -143,6 +143,7 @@ class Run:
                     if self._all_done():
                         break
                 self._expect_the_faults(history)
+                eventually(lambda: not self._waits(), SECONDS)
                 metrics = client.metrics()
                 wrong = [line for line in metrics.splitlines() if line.startswith("trtfarm_jobs{")]
                 if wrong:
@@ -161,6 +162,10 @@ class Run:
                 part.kill()
             for folder in ("/run/lock", "/tmp"):
                 Path(folder, f"trtfarm-{self.gpu.uuid}.lock").unlink(missing_ok=True)
+
+    def _waits(self) -> bool:
+        """Whether attempts lie in the spool. One that raised after its commit goes two seconds later."""
+        return any(path for scratch in self.farm.scratches() for path in (scratch / "spool").glob("*"))
 
     @property
     def _next(self) -> str:
