@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from tests.integration.farm import Farm
 from trtfarm.contract.leases import Claim, RetryPolicy
@@ -16,14 +16,16 @@ from trtfarm_db.engine import Database
 from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.settings import DatabaseSettings
 
+REST_SECONDS = 1.0  # so long, four times a statement's limit, a transaction of ``frozen`` may do nothing
+
 pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
 def frozen(farm: Farm) -> Iterator[Database]:
-    """The same database, for a process whose transactions may rest for a second."""
+    """The same database, for a process whose transactions may not rest for long."""
     url = farm.database.engine.url.render_as_string(hide_password=False)
-    settings = DatabaseSettings.model_validate({"url": url, "statement_timeout_seconds": 0.25})
+    settings = DatabaseSettings.model_validate({"url": url, "statement_timeout_seconds": REST_SECONDS / 4})
     database = Database.open(settings, "trtfarm-test")
     yield database
     database.close()
@@ -59,5 +61,5 @@ def test_a_worker_that_is_frozen_in_a_renewal_loses_its_job(farm, frozen):
 def test_one_that_waits_for_the_store_may_rest(frozen):
     with frozen.transaction() as connection:
         let_rest(connection)
-        time.sleep(2)  # longer than any other may
-        let_rest(connection)
+        time.sleep(2 * REST_SECONDS)
+        assert connection.scalar(text("SELECT 1")) == 1  # its session is still there

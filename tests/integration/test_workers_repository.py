@@ -169,7 +169,7 @@ def test_of_those_that_are_gone_the_last_of_each_kind_is_remembered(ask, registe
     assert ask("targets") == served
 
 
-def test_targets_are_those_that_were_ever_served(ask, register, silent):
+def test_targets_are_those_of_all_workers_that_are_remembered(ask, register, silent):
     assert ask("targets") == {}
     rtx = values.TARGET.runtime
     ask("stopped", register().worker_id)
