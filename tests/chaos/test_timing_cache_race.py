@@ -31,8 +31,8 @@ from trtfarm.store import ArtifactStore, StoreSettings
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.timing_caches import TimingCacheRepository
 from trtfarm_db.schema import upgrade
+from trtfarm_worker.child.protocol import CacheReport, Combined, CombineRequest
 from trtfarm_worker.delivery import Delivery
-from trtfarm_worker.protocol import CacheReport, Combined, CombineRequest
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.timing_cache import SharedTimingCache
 

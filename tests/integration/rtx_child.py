@@ -15,7 +15,7 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import RTX, Runtime, Target
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm.contract.v1 import ErrorView
-from trtfarm_worker.protocol import (
+from trtfarm_worker.child.protocol import (
     BuildRequest,
     Built,
     ChildMessage,

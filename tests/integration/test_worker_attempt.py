@@ -20,8 +20,8 @@ from trtfarm.contract.leases import Claim
 from trtfarm.contract.models import ModelManifest
 from trtfarm.store import ArtifactStore, StoreSettings
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.child.process import TensorRTChild
 from trtfarm_worker.delivery import Delivery
-from trtfarm_worker.isolation import TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
 from trtfarm_worker.settings import WorkerSettings

@@ -18,10 +18,10 @@ from trtfarm.errors import StaleFenceError
 from trtfarm_api.maintenance.garbage import GarbageCollector
 from trtfarm_api.maintenance.settings import MaintenanceSettings
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.child.protocol import Built
 from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.finished import Effect, Finished
 from trtfarm_worker.outbox import Outbox
-from trtfarm_worker.protocol import Built
 
 SECONDS = 20
 

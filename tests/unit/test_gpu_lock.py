@@ -11,7 +11,7 @@ import pytest
 
 from trtfarm.contract.device import Device
 from trtfarm.errors import ConfigurationError
-from trtfarm_worker.gpu_lock import choose, gpu_lock
+from trtfarm_worker.child.gpu_lock import choose, gpu_lock
 
 _SLEEPER = "import time; time.sleep(60)"
 
@@ -48,7 +48,7 @@ def test_a_child_that_outlives_its_worker_keeps_the_gpu(gpu: str) -> None:
 
 def test_a_worker_that_is_killed_frees_the_gpu(gpu: str) -> None:
     program = (
-        "from trtfarm_worker.gpu_lock import gpu_lock\n"
+        "from trtfarm_worker.child.gpu_lock import gpu_lock\n"
         f"with gpu_lock({gpu!r}): print('mine', flush=True); input()"
     )
     worker = subprocess.Popen(

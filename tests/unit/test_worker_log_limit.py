@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trtfarm_worker.log_limit import LogLimit
+from trtfarm_worker.child.log_limit import LogLimit
 
 LIMIT = 100_000
 

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 from tests.acceptance.processes import alive, wait_until
-from trtfarm_worker.orphans import end_orphans, mark
+from trtfarm_worker.child.orphans import end_orphans, mark
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 # A worker that starts a process under its mark, tells its pid, and waits.
 WORKER = """
 import os, subprocess, sys, time
-from trtfarm_worker.orphans import mark
+from trtfarm_worker.child.orphans import mark
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=os.environ | mark(),
                          start_new_session=True)
 print(child.pid, flush=True)

@@ -14,8 +14,8 @@ import pytest
 from tests import values
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.leases import Claim
+from trtfarm_worker.child.protocol import Built
 from trtfarm_worker.finished import Finished
-from trtfarm_worker.protocol import Built
 from trtfarm_worker.spool import Entry, Spool, Usage
 
 BUILT = Built(build_seconds=1.5, rss_bytes=1)

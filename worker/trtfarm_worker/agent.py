@@ -29,11 +29,11 @@ from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.repositories.workers import WorkerRepository
 from trtfarm_worker import nvml
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.child.gpu_lock import choose, gpu_lock
+from trtfarm_worker.child.orphans import end_orphans
+from trtfarm_worker.child.process import GpuHold, TensorRTChild
 from trtfarm_worker.delivery import Delivery
-from trtfarm_worker.gpu_lock import choose, gpu_lock
-from trtfarm_worker.isolation import GpuHold, TensorRTChild
 from trtfarm_worker.model_cache import ModelCache
-from trtfarm_worker.orphans import end_orphans
 from trtfarm_worker.outbox import Outbox
 from trtfarm_worker.pauses import Breaker, Room
 from trtfarm_worker.settings import WorkerSettings

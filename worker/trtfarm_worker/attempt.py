@@ -19,14 +19,14 @@ from trtfarm.failpoints import reach
 from trtfarm_worker import failures
 from trtfarm_worker.benchmark_work import BenchmarkWork
 from trtfarm_worker.build_work import BuildWork
+from trtfarm_worker.child.log_limit import LogLimit
+from trtfarm_worker.child.process import Crashed, Interrupted, TensorRTChild
+from trtfarm_worker.child.protocol import Built, ChildRequest, Done, Failed, Measured
+from trtfarm_worker.child.stall import Stall
 from trtfarm_worker.delivery import LATER, Renew
 from trtfarm_worker.finished import Finished
 from trtfarm_worker.heartbeat import Heartbeat, deadline
-from trtfarm_worker.isolation import Crashed, Interrupted, TensorRTChild
-from trtfarm_worker.log_limit import LogLimit
-from trtfarm_worker.protocol import Built, ChildRequest, Done, Failed, Measured
 from trtfarm_worker.spool import Entry
-from trtfarm_worker.stall import Stall
 from trtfarm_worker.work import Work, Workshop
 
 _log = logging.getLogger(__name__)

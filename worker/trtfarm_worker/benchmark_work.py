@@ -10,8 +10,8 @@ from pathlib import Path
 from trtfarm.contract.leases import BenchmarkWork as BenchmarkWorkload
 from trtfarm.contract.leases import Claim
 from trtfarm.errors import TargetUnavailableError
+from trtfarm_worker.child.protocol import BenchmarkRequest, Built, Measured
 from trtfarm_worker.finished import LOG, PLAN, Finished
-from trtfarm_worker.protocol import BenchmarkRequest, Built, Measured
 from trtfarm_worker.work import Child, OnStage, Workshop
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from trtfarm.contract.leases import Claim
 from trtfarm_db.repositories.artifacts import ModelRepository
+from trtfarm_worker.child.protocol import BuildRequest, Built, Measured
 from trtfarm_worker.finished import IO, LOG, PLAN, Finished
 from trtfarm_worker.model_cache import TYPED_FOLDER
-from trtfarm_worker.protocol import BuildRequest, Built, Measured
 from trtfarm_worker.timing_cache import SharedTimingCache
 from trtfarm_worker.work import Child, OnStage, Workshop
 

@@ -19,7 +19,7 @@ from trtfarm.errors import TrtFarmError
 from trtfarm.failpoints import reach
 from trtfarm_db.repositories.artifacts import ArtifactRemovedError
 from trtfarm_db.repositories.timing_caches import TimingCacheRepository
-from trtfarm_worker.protocol import CacheReport, Combined, CombineRequest
+from trtfarm_worker.child.protocol import CacheReport, Combined, CombineRequest
 from trtfarm_worker.work import Child, Workshop
 
 _log = logging.getLogger(__name__)

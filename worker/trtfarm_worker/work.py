@@ -10,11 +10,11 @@ from typing import Protocol
 from trtfarm.contract.device import Device
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
+from trtfarm_worker.child.protocol import Built, ChildRequest, Done, Failed, Measured
 from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.finished import Finished
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
-from trtfarm_worker.protocol import Built, ChildRequest, Done, Failed, Measured
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from trtfarm.contract.trtexec_options import spelling_of
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import InvalidRequestError, TrtFarmError
+from trtfarm_worker.child.lifeline import die_with_parent
 from trtfarm_worker.conversion.convert import ACCOUNT, HINT, ConversionError, Order
 from trtfarm_worker.conversion.digits import keep_digits, shape_arithmetic
 from trtfarm_worker.layer_names import best, fits
-from trtfarm_worker.lifeline import die_with_parent
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto

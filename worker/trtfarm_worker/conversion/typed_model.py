@@ -12,8 +12,8 @@ from pathlib import Path
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.value import canonical_json
+from trtfarm_worker.child.protocol import BuildRequest
 from trtfarm_worker.conversion.convert import ACCOUNT, TYPED, to_fp16
-from trtfarm_worker.protocol import BuildRequest
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from trtfarm.contract.target import Runtime
 from trtfarm.contract.typed import left_to_tensorrt
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import BuildError, OptionUnsupportedError, TargetUnavailableError
+from trtfarm_worker.child.protocol import BenchmarkRequest, BuildRequest, CacheReport, CombineRequest
 from trtfarm_worker.conversion.typed_model import typed_model
-from trtfarm_worker.protocol import BenchmarkRequest, BuildRequest, CacheReport, CombineRequest
 from trtfarm_worker.tensorrt import bindings, diagnostics, options
 from trtfarm_worker.tensorrt.profiles import add_profiles
 from trtfarm_worker.tensorrt.progress import make_monitor

@@ -19,9 +19,8 @@ from typing import TextIO
 from trtfarm.contract.target import Runtime
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import TrtFarmError
-from trtfarm_worker.failures import is_the_gpus, of_file
-from trtfarm_worker.lifeline import die_with_parent
-from trtfarm_worker.protocol import (
+from trtfarm_worker.child.lifeline import die_with_parent
+from trtfarm_worker.child.protocol import (
     BuildRequest,
     Built,
     ChildMessage,
@@ -35,6 +34,7 @@ from trtfarm_worker.protocol import (
     Ready,
     child_request,
 )
+from trtfarm_worker.failures import is_the_gpus, of_file
 from trtfarm_worker.tensorrt import bindings
 from trtfarm_worker.tensorrt.builder import BuildRefusedError, EngineBuilder, OnProgress
 

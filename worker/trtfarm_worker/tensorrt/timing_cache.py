@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trtfarm_worker.protocol import CacheReport
+from trtfarm_worker.child.protocol import CacheReport
 
 
 class TimingCache:

@@ -15,8 +15,8 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import Target
 from trtfarm.contract.v1 import Progress
 from trtfarm.errors import ConfigurationError
-from trtfarm_worker.isolation import Crashed, Interrupted, TensorRTChild
-from trtfarm_worker.protocol import BuildRequest, Built, Failed
+from trtfarm_worker.child.process import Crashed, Interrupted, TensorRTChild
+from trtfarm_worker.child.protocol import BuildRequest, Built, Failed
 from trtfarm_worker.settings import WorkerSettings
 
 SPEC = BuildSpec(

@@ -17,10 +17,18 @@ from pydantic import ValidationError
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import ConfigurationError
-from trtfarm_worker.orphans import mark
-from trtfarm_worker.protocol import ChildMessage, ChildRequest, Done, Failed, Progressed, Ready, child_message
+from trtfarm_worker.child.orphans import mark
+from trtfarm_worker.child.protocol import (
+    ChildMessage,
+    ChildRequest,
+    Done,
+    Failed,
+    Progressed,
+    Ready,
+    child_message,
+)
+from trtfarm_worker.child.stall import cpu_seconds
 from trtfarm_worker.settings import WorkerSettings
-from trtfarm_worker.stall import cpu_seconds
 
 _POLL_SECONDS = 0.1
 _MESSAGE_LIMIT_BYTES = 4 << 20
