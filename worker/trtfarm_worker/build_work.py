@@ -11,7 +11,6 @@ from trtfarm.contract.leases import Claim
 from trtfarm_db.repositories.artifacts import ModelRepository
 from trtfarm_worker.child.protocol import BuildRequest, Built, Measured
 from trtfarm_worker.finished import IO, LOG, PLAN, Finished
-from trtfarm_worker.model_cache import TYPED_FOLDER
 from trtfarm_worker.timing_cache import SharedTimingCache
 from trtfarm_worker.work import Child, OnStage, Workshop
 
@@ -30,8 +29,8 @@ class BuildWork:
         with self._shop.models.model(manifest) as model:
             yield BuildRequest(
                 spec=self._claim.spec,
-                model_path=str(model),
-                typed_folder=str(model.parent / TYPED_FOLDER),
+                model_path=str(model.onnx),
+                typed_folder=str(model.typed),
                 plan_path=str(self._folder / PLAN),
                 io_path=str(self._folder / IO),
                 log_path=str(self._folder / LOG),

@@ -1,4 +1,12 @@
-"""Models on a worker's disk: fetched once, verified, kept for the next target."""
+"""Models on a worker's disk: fetched once, verified, kept for the next target.
+
+    <scratch>/models/<model>/model/              what was uploaded, under the names that the graph has
+    <scratch>/models/<model>/typed/<key>/        a copy that was converted, for all targets
+    <scratch>/models/.<model>.lock, .partial     the farm's own
+
+Uploads name files below ``model`` alone. TensorRT looks for external data beside the ONNX file, so that one
+lies there too, under a name that no location may have (``check_location``).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +16,32 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from trtfarm.contract.models import ModelManifest
+from trtfarm.errors import ExternalDataPathError
 from trtfarm.store import ArtifactStore
 
-# No external data will ever be called that.
-MODEL_FILE = "model.onnx.trtfarm"
-TYPED_FOLDER = "typed.trtfarm"
+UPLOADED, TYPED = "model", "typed"
+MODEL_FILE = "m:model.onnx"  # a location that begins with a drive is refused, in whatever spelling
 _LOCK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """The files of one model, by the folder that they lie in."""
+
+    folder: Path
+
+    @property
+    def onnx(self) -> Path:
+        return self.folder / UPLOADED / MODEL_FILE
+
+    @property
+    def typed(self) -> Path:
+        """A folder for converted copies: they last as long as the model. Made on demand."""
+        return self.folder / TYPED
 
 
 class ModelCache:
@@ -32,8 +57,8 @@ class ModelCache:
         self._limit_bytes = limit_bytes
 
     @contextlib.contextmanager
-    def model(self, manifest: ModelManifest) -> Iterator[Path]:
-        """The path of the ONNX file, for as long as the block runs.
+    def model(self, manifest: ModelManifest) -> Iterator[CachedModel]:
+        """The model's files, for as long as the block runs.
 
         Raises:
             BlobMissingError, BlobCorruptError: the store does not have it (any more).
@@ -53,7 +78,7 @@ class ModelCache:
                     self._evict(manifest.size_bytes)
                     self._fetch(manifest, folder)
             os.utime(folder)
-            yield folder / MODEL_FILE
+            yield CachedModel(folder)
 
     @staticmethod
     def _shared(lock: int, folder: Path) -> bool:
@@ -64,11 +89,14 @@ class ModelCache:
     def _fetch(self, manifest: ModelManifest, folder: Path) -> None:
         partial = _partial(folder)
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        self._store.fetch(manifest.onnx, partial / MODEL_FILE, manifest.onnx_size_bytes)
+        uploaded = partial / UPLOADED
+        uploaded.mkdir(parents=True)
+        self._store.fetch(manifest.onnx, uploaded / MODEL_FILE, manifest.onnx_size_bytes)
         for file in manifest.external_data:
-            destination = partial / file.location  # checked when the model was accepted
+            destination = uploaded / file.location  # checked when the model was accepted
             destination.parent.mkdir(parents=True, exist_ok=True)
+            if destination.exists():  # on a disk that takes more names for one than we know of
+                raise ExternalDataPathError(f"External data {file.location!r} would replace another file.")
             self._store.fetch(file.digest, destination, file.size_bytes)
         partial.rename(folder)
 
