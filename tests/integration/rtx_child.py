@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,6 +16,7 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import RTX, Runtime, Target
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm.contract.v1 import ErrorView
+from trtfarm.errors import TrtFarmError
 from trtfarm_worker.child.protocol import (
     BuildRequest,
     Built,
@@ -24,6 +26,9 @@ from trtfarm_worker.child.protocol import (
     Ready,
     child_message,
 )
+from trtfarm_worker.conversion.typed_model import TypedModels
+from trtfarm_worker.model_cache import CachedModel
+from trtfarm_worker.settings import WorkerSettings
 
 
 class Outcome(NamedTuple):
@@ -65,7 +70,8 @@ class Child:
         self.process.wait(30)
         self._reader.close()
 
-    def build(self, model: Path, options: Sequence[str] = (), typed_folder: Path | None = None) -> Outcome:
+    def build(self, model: Path, options: Sequence[str] = (), cached: CachedModel | None = None) -> Outcome:
+        """``cached``: keeps what is converted; else it is converted each time, as by the worker."""
         read = parse_build_options(options)
         target = Target(gpu="cc-8.9", compute_capability="8.9", runtime=str(self.runtime))
         spec = BuildSpec(
@@ -77,24 +83,32 @@ class Child:
         plan, io, log = (self._folder / name for name in ("plan", "io.json", "log"))
         for path in (plan, io, log):
             path.unlink(missing_ok=True)
-        request = BuildRequest(
-            spec=spec,
-            model_path=str(model),
-            typed_folder=typed_folder and str(typed_folder),
-            plan_path=str(plan),
-            io_path=str(io),
-            log_path=str(log),
-        )
-        self._writer.write(request.model_dump_json() + "\n")
-        self._writer.flush()
         self.stages = []
-        while isinstance(answer := self._next(), Progressed):
-            self.stages.append(answer.stage)
+        typed = TypedModels(WorkerSettings(), self._folder, log)
+        try:
+            alone = CachedModel(model, Path(tempfile.mkdtemp(dir=self._folder)), model.stat().st_size)
+            with typed.path(spec, cached or alone, self) as path:
+                request = BuildRequest(
+                    spec=spec, model_path=str(path), plan_path=str(plan), io_path=str(io), log_path=str(log)
+                )
+                self._writer.write(request.model_dump_json() + "\n")
+                self._writer.flush()
+                while isinstance(answer := self._next(), Progressed):
+                    self.stages.append(answer.stage)
+        except TrtFarmError as error:
+            view = ErrorView(code=error.code, message=error.message, hint=error.hint)
+            return Outcome(b"", {}, view, log.read_text())
         if isinstance(answer, Failed):
             assert not plan.exists()
             return Outcome(b"", {}, answer.error, log.read_text())
         assert isinstance(answer, Built)
         return Outcome(plan.read_bytes(), json.loads(io.read_text()), None, log.read_text())
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def check(self) -> None:
+        """Nothing stops it."""
 
     def _next(self) -> ChildMessage:
         return child_message.validate_json(self._reader.readline())

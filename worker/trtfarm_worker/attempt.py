@@ -27,13 +27,42 @@ from trtfarm_worker.delivery import LATER, Renew
 from trtfarm_worker.finished import Finished
 from trtfarm_worker.heartbeat import Heartbeat, deadline
 from trtfarm_worker.spool import Entry
-from trtfarm_worker.work import Work, Workshop
+from trtfarm_worker.work import StoppedError, Work, Workshop
 
 _log = logging.getLogger(__name__)
 _WORK: dict[JobKind, type[BuildWork | BenchmarkWork]] = {
     JobKind.BUILD: BuildWork,
     JobKind.BENCHMARK: BenchmarkWork,
 }
+
+
+class _Patience:
+    """Whether an attempt must end. The job's time runs from the first look on: fetching is not its doing."""
+
+    def __init__(self, shop: Workshop, claim: Claim, heartbeat: Heartbeat) -> None:
+        self._shop, self._claim, self._heartbeat = shop, claim, heartbeat
+        self._deadline: Callable[[], bool] | None = None
+
+    def timed_out(self) -> bool:
+        if self._deadline is None:
+            self._deadline = deadline(self._claim.timeout_seconds)
+        return self._deadline()
+
+    def verdict(self) -> Outcome | None:
+        if self._heartbeat.verdict is not None:
+            return self._heartbeat.verdict
+        if self.timed_out():
+            return Outcome.TIMEOUT
+        return Outcome.RELEASED if self._shop.stopping() else None
+
+    # --- of a ``work.Watch`` ---
+
+    def stage(self, name: str) -> None:
+        self._heartbeat.progress(Progress(stage=name))
+
+    def check(self) -> None:
+        if (outcome := self.verdict()) is not None:
+            raise StoppedError(outcome)
 
 
 class Attempt:
@@ -77,9 +106,10 @@ class Attempt:
         try:
             work: Work = _WORK[self._claim.kind](self._shop, self._claim, entry.path)
             entry.log_path.touch()
-            with work.request(lambda stage: heartbeat.progress(Progress(stage=stage))) as request:
+            patience = _Patience(self._shop, self._claim, heartbeat)
+            with work.request(patience) as request:
                 reach("worker.after_fetch")
-                outcome = self._supervise(heartbeat, request)
+                outcome = self._supervise(heartbeat, patience, request)
             reach("worker.after_child_exit")
             if isinstance(outcome, Built | Measured):
                 heartbeat.progress(Progress(stage="publishing"))
@@ -91,6 +121,11 @@ class Attempt:
             failure = self._without_result(outcome)
         except StaleFenceError:
             raise
+        except StoppedError as stopped:
+            if stopped.outcome is Outcome.RELEASED:
+                return None
+            self._stalled = stopped.stalled
+            failure = self._without_result(Interrupted(stopped.outcome))
         except TrtFarmError as error:
             failure = failures.of_farm(error)
         except OSError as error:
@@ -115,9 +150,8 @@ class Attempt:
             return finished
 
     def _supervise(
-        self, heartbeat: Heartbeat, request: ChildRequest
+        self, heartbeat: Heartbeat, patience: _Patience, request: ChildRequest
     ) -> Done | Failed | Crashed | Interrupted:
-        timed_out = deadline(self._claim.timeout_seconds)
         stalled = Stall(
             self._shop.settings.no_progress_seconds, Path(request.log_path), self._child.cpu_seconds
         )
@@ -126,11 +160,7 @@ class Attempt:
 
         def interruption() -> Outcome | None:
             log_limit.look()
-            if heartbeat.verdict is not None:
-                return heartbeat.verdict
-            if timed_out() or stalled():
-                return Outcome.TIMEOUT
-            return Outcome.RELEASED if self._shop.stopping() else None
+            return patience.verdict() or (Outcome.TIMEOUT if stalled() else None)
 
         def progress(told: Progress) -> None:
             stalled.heard()
@@ -138,7 +168,7 @@ class Attempt:
 
         outcome = self._ask_child(request, interruption, progress)
         log_limit.apply()
-        self._stalled = outcome == Interrupted(Outcome.TIMEOUT) and not timed_out()
+        self._stalled = outcome == Interrupted(Outcome.TIMEOUT) and not patience.timed_out()
         if isinstance(outcome, Interrupted):
             self._sound = False if self._stalled else None
         elif isinstance(outcome, Failed):
@@ -160,7 +190,8 @@ class Attempt:
             raise
 
     def _combine(self, heartbeat: Heartbeat, request: ChildRequest) -> Done | Failed | None:
-        outcome = self._supervise(heartbeat, request)
+        patience = _Patience(self._shop, self._claim, heartbeat)
+        outcome = self._supervise(heartbeat, patience, request)
         return None if isinstance(outcome, Crashed | Interrupted) else outcome
 
     def _without_result(self, outcome: Done | Failed | Crashed | Interrupted) -> AttemptFailure:

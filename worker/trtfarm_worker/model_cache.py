@@ -30,18 +30,17 @@ _LOCK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class CachedModel:
-    """The files of one model, by the folder that they lie in."""
+    """The files of one model.
 
-    folder: Path
+    Attributes:
+        onnx: beside it, its external data.
+        typed: folder for converted copies, which last as long as the model; made on demand.
+        size_bytes: of all that was uploaded.
+    """
 
-    @property
-    def onnx(self) -> Path:
-        return self.folder / UPLOADED / MODEL_FILE
-
-    @property
-    def typed(self) -> Path:
-        """A folder for converted copies: they last as long as the model. Made on demand."""
-        return self.folder / TYPED
+    onnx: Path
+    typed: Path
+    size_bytes: int
 
 
 class ModelCache:
@@ -78,7 +77,7 @@ class ModelCache:
                     self._evict(manifest.size_bytes)
                     self._fetch(manifest, folder)
             os.utime(folder)
-            yield CachedModel(folder)
+            yield CachedModel(folder / UPLOADED / MODEL_FILE, folder / TYPED, manifest.size_bytes)
 
     @staticmethod
     def _shared(lock: int, folder: Path) -> bool:

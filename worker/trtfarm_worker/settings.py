@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trtfarm.contract.leases import RetryPolicy
+from trtfarm.sandbox import Mode
 
 
 class WorkerSettings(BaseModel):
@@ -37,6 +38,8 @@ class WorkerSettings(BaseModel):
         drain_seconds: how long running builds may go on after SIGTERM.
         child_start_seconds: how long the child may take to load TensorRT.
         child_module: what the child runs: the farm's own; tests have another.
+        sandbox: what a process that reads a model may reach: ``auto`` confines it as far as the kernel can,
+            ``required`` demands files and system calls, ``off`` leaves it alone.
         child_max_builds, child_max_rss_bytes: when a warm child is replaced by a fresh one.
     """
 
@@ -61,6 +64,7 @@ class WorkerSettings(BaseModel):
     drain_seconds: float = Field(default=300, ge=0)
     child_start_seconds: float = Field(default=120, gt=0)
     child_module: str = "trtfarm_worker.tensorrt.child"
+    sandbox: Mode = Mode.AUTO
     child_max_builds: int = Field(default=200, ge=1)
     child_max_rss_bytes: int = Field(default=8 * 2**30, ge=0)
     retry: RetryPolicy = RetryPolicy()
