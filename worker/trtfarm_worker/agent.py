@@ -29,6 +29,7 @@ from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.repositories.workers import WorkerRepository
 from trtfarm_worker import nvml
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.child.box import remove_litter
 from trtfarm_worker.child.gpu_lock import choose, gpu_lock
 from trtfarm_worker.child.orphans import end_orphans
 from trtfarm_worker.child.process import GpuHold, TensorRTChild
@@ -100,6 +101,7 @@ class Agent:
             DatabaseUnavailableError: the farm's database does not answer.
         """
         end_orphans()
+        remove_litter(self._settings.scratch / "boxes")
         device = self._take_gpu()
         ready = self._children[0].start()
         if device is not None and ready.multiprocessors:

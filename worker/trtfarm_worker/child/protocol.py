@@ -11,6 +11,27 @@ from trtfarm.contract.device import Device
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.contract.value import Value
+from trtfarm.sandbox import Mode, Part
+
+TIMES, PROFILE, LAYERS = "times.json", "profile.json", "layers.json"
+"""What a benchmark writes: the form of trtexec's --exportTimes, --exportProfile and --exportLayerInfo."""
+
+
+class ChildSetup(Value):
+    """How a child confines itself; its last argument.
+
+    Attributes:
+        control_fd: a pipe on which a child that forks tells how each request's process ended.
+        box: a folder with ``in`` and ``out``: all that a request names lies there.
+        memory_bytes, file_bytes: limits of a request's process; no memory limit on a GPU.
+    """
+
+    control_fd: int
+    box: str
+    sandbox: Mode
+    memory_bytes: int
+    file_bytes: int
+
 
 # --- requests; paths are absolute, and the child appends to ``log_path`` ---
 
@@ -62,14 +83,19 @@ child_request: TypeAdapter[ChildRequest] = TypeAdapter(ChildRequest)
 class Ready(Value):
     """The first message of a child: the runtime it has loaded.
 
-    ``gpus``: targets of ahead-of-time builds; empty where TensorRT builds for the GPU it sits on, which has
-    ``multiprocessors``.
+    Attributes:
+        gpus: targets of ahead-of-time builds; empty where TensorRT builds for the GPU it sits on, which has
+            ``multiprocessors``.
+        sandbox: what is in force while a model is read.
+        forks: each request runs in a process of its own, and ``Ended`` tells that it is gone.
     """
 
     event: Literal["ready"] = "ready"
     runtime: str
     gpus: tuple[str, ...]
     multiprocessors: int | None = None
+    sandbox: tuple[Part, ...] = ()
+    forks: bool = False
 
 
 class Progressed(Value):
@@ -125,3 +151,12 @@ ChildMessage = Annotated[
     Ready | Progressed | Built | Measured | Combined | Failed, Field(discriminator="event")
 ]
 child_message: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+
+
+class Ended(Value):
+    """Told by a child that forks, on its own pipe: the request's process is gone.
+
+    ``status``: as subprocess gives it, negative for a signal.
+    """
+
+    status: int
