@@ -26,6 +26,7 @@ from trtfarm_worker.child.stall import Stall
 from trtfarm_worker.delivery import LATER, Renew
 from trtfarm_worker.finished import Finished
 from trtfarm_worker.heartbeat import Heartbeat, deadline
+from trtfarm_worker.pauses import Bearing
 from trtfarm_worker.spool import Entry
 from trtfarm_worker.work import StoppedError, Work, Workshop
 
@@ -73,13 +74,13 @@ class Attempt:
         self._claim = claim
         self._child = child
         self._stalled = False
-        self._sound: bool | None = None
+        self._bearing: Bearing | None = None
 
-    def run(self) -> bool | None:
+    def run(self) -> Bearing | None:
         """Ends the attempt one way or another; errors are recorded with the job, not raised.
 
-        What cannot be recorded now waits in the outbox. Returns whether the child did its work, if only to
-        refuse the job; None if the attempt does not tell.
+        What cannot be recorded now waits in the outbox. Returns how the child bore it; None if the attempt
+        does not tell.
         """
         try:
             entry = self._shop.spool.open(self._claim)
@@ -99,7 +100,7 @@ class Attempt:
         else:
             if finished and not handed_in:
                 self._shop.outbox.add(entry, finished)
-        return self._sound
+        return self._bearing
 
     def _execute(self, heartbeat: Heartbeat, entry: Entry) -> Finished | None:
         """Runs the child and seals what came of it. None: the worker stops; the job is to be given back."""
@@ -170,11 +171,11 @@ class Attempt:
         log_limit.apply()
         self._stalled = outcome == Interrupted(Outcome.TIMEOUT) and not patience.timed_out()
         if isinstance(outcome, Interrupted):
-            self._sound = False if self._stalled else None
-        elif isinstance(outcome, Failed):
-            self._sound = not failures.is_the_gpus(outcome.error)
+            self._bearing = Bearing.CRASHED if self._stalled else None
+        elif isinstance(outcome, Failed) and failures.is_the_gpus(outcome.error):
+            self._bearing = Bearing.BROKEN
         else:
-            self._sound = not isinstance(outcome, Crashed)
+            self._bearing = Bearing.CRASHED if isinstance(outcome, Crashed) else Bearing.SOUND
         return outcome
 
     def _ask_child(
@@ -186,7 +187,7 @@ class Attempt:
         try:
             return self._child.run(request, interruption, progress)
         except ConfigurationError:  # a child does not start any more
-            self._sound = False
+            self._bearing = Bearing.BROKEN
             raise
 
     def _combine(self, heartbeat: Heartbeat, request: ChildRequest) -> Done | Failed | None:
