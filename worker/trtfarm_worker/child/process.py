@@ -7,8 +7,17 @@ from typing import NamedTuple
 
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.v1 import Progress
+from trtfarm.errors import ConfigurationError
 from trtfarm_worker.child.handle import ChildProcess, Crashed, GpuHold
-from trtfarm_worker.child.protocol import ChildRequest, Done, Ended, Failed, Progressed, Ready
+from trtfarm_worker.child.protocol import (
+    BenchmarkRequest,
+    ChildRequest,
+    Done,
+    Ended,
+    Failed,
+    Progressed,
+    Ready,
+)
 from trtfarm_worker.settings import WorkerSettings
 
 __all__ = ["Crashed", "GpuHold", "Interrupted", "TensorRTChild"]
@@ -82,6 +91,8 @@ class TensorRTChild:
 
         try:
             child = self._child_for(submitter, check)
+            if isinstance(request, BenchmarkRequest):
+                self._quieten(check)
             with child.box.holding(request) as held:
                 child.send(held)
                 return self._follow(child, on_progress, check)
@@ -100,6 +111,15 @@ class TensorRTChild:
         self._wait(child, check)
         child.served = submitter
         return child
+
+    def _quieten(self, check: Callable[[], None]) -> None:
+        """Nothing else may load on a GPU that is measured."""
+        if self._spare is not None:
+            try:
+                self._spare.wait_until_ready(check)
+            except ConfigurationError:  # the next job will say so, if it needs one
+                self._spare.kill()
+                self._spare = None
 
     def _wait(self, child: ChildProcess, check: Callable[[], None]) -> Ready:
         self._child = child
