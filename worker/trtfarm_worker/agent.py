@@ -128,10 +128,10 @@ class Agent:
             WorkerRepository(connection).register(self.info)
         try:
             self._outbox.start()
+            self._probe().remove_litter()
         except OSError as error:
             scratch = self._settings.scratch
             raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
-        self._probe().remove_litter()
         for number, child in enumerate(self._children):
             self._spawn(f"slot-{number}", self._slot, number, workshop, child)
         self._news.set()

@@ -10,6 +10,8 @@ from pathlib import Path
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Outcome
 from trtfarm.contract.spec import KEY_VERSION, BuildSpec
+from trtfarm.contract.support import refuse_unsupported
+from trtfarm.contract.target import Runtime
 from trtfarm.contract.typed import io_types
 from trtfarm.contract.value import canonical_json
 from trtfarm_worker.child.log_limit import LogLimit
@@ -40,6 +42,7 @@ class TypedModels:
 
         Raises:
             ConversionError, ConverterUnavailableError, InvalidRequestError: as ``to_fp16``.
+            OptionUnsupportedError: it could not be built anyhow.
             StoppedError: the attempt must end.
         """
         if spec.converter is None:
@@ -49,6 +52,7 @@ class TypedModels:
         if kept.is_dir():
             yield self._told(kept / TYPED)
             return
+        refuse_unsupported(spec.config, Runtime.parse(spec.target.runtime))
         watch.stage("converting to fp16")
         with tempfile.TemporaryDirectory(
             prefix="typed.", dir=self._folder, ignore_cleanup_errors=True
