@@ -69,40 +69,47 @@ class Channel(_Channel):  # type: ignore[misc]
             if not _is_wrong_type(error):
                 raise
             for queue in self.active_queues:
-                self._remove_wrong(queue)
+                self._remove_what_is_no_queue(queue)
         except Exception as error:  # noqa: BLE001 - of an entry that cannot even be decoded
             _log.warning("an entry in Redis was no ring, and was dropped (%s)", type(error).__name__)
         raise Empty
 
     def _size(self, queue: str) -> int:
-        size: int = self._mended(lambda: super(Channel, self)._size(queue), queue)
+        size: int = self._mended(
+            lambda: super(Channel, self)._size(queue), lambda: self._remove_what_is_no_queue(queue)
+        )
         return size
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         self._mended(
             lambda: super(Channel, self)._queue_bind(exchange, routing_key, pattern, queue),
-            self.keyprefix_queue % (exchange,),
-            kind="set",
+            lambda: self._remove_bindings(exchange),
         )
 
-    def _mended(self, call: Callable[[], T], key: str, kind: str = "list") -> T:
+    def _mended(self, call: Callable[[], T], mend: Callable[[], None]) -> T:
         try:
             return call()
         except self.ResponseError as error:
             if not _is_wrong_type(error):
                 raise
-            self._remove_wrong(key, kind)
+            mend()
             return call()
 
-    def _remove_wrong(self, name: str, kind: str = "list") -> None:
-        """What is not of the kind that it must be holds no rings."""
+    def _remove_what_is_no_queue(self, queue: str) -> None:
         with self.conn_or_acquire() as client:
-            for step in self.priority_steps if kind == "list" else (0,):
-                key = self._q_for_pri(name, step)
+            for step in self.priority_steps:
+                key = self._q_for_pri(queue, step)
                 found = client.type(f"{self.global_keyprefix}{key}").decode()  # kombu prefixes no TYPE
-                if found not in {kind, "none"}:
-                    _log.warning("Redis has a %s as %s, where a %s belongs: removed", found, key, kind)
+                if found not in {"list", "none"}:
+                    _log.warning("Redis has a %s as %s, where a list belongs: removed", found, key)
                     client.delete(key)
+
+    def _remove_bindings(self, exchange: str) -> None:
+        """They are made again at once."""
+        keys = (self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,))
+        with self.conn_or_acquire() as client:
+            client.delete(*keys, self.keyprefix_binding_deadlines)
+        _log.warning("Redis has something else where the bindings of %s belong: removed", exchange)
 
 
 class Transport(_Transport):  # type: ignore[misc]
