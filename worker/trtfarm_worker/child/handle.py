@@ -25,6 +25,7 @@ from trtfarm_worker.child.protocol import (
     ChildSetup,
     Ended,
     Failed,
+    Progressed,
     Ready,
     child_message,
 )
@@ -242,5 +243,8 @@ def _readable(descriptors: list[int], timeout_seconds: float) -> list[int]:
 
 
 def _parsed(adapter: TypeAdapter[T], line: bytes) -> T:
-    """Raises ValidationError."""
-    return adapter.validate_json(line)
+    """Raises ValueError, as ValidationError is one."""
+    message = adapter.validate_json(line)
+    if b"\\u0000" in line and not isinstance(message, Failed | Progressed):  # whose texts are mended
+        raise ValueError("A name has a NUL.")
+    return message

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from trtfarm.contract.benchmark import BenchmarkOptions, Measurement
 from trtfarm.contract.device import Device
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.v1 import ErrorView
-from trtfarm.contract.value import Value
+from trtfarm.contract.value import Value, canonical_json
 from trtfarm.sandbox import Mode, Part
 
 TIMES, PROFILE, LAYERS = "times.json", "profile.json", "layers.json"
@@ -77,7 +78,36 @@ class CombineRequest(Value):
 ChildRequest = Annotated[BuildRequest | BenchmarkRequest | CombineRequest, Field(discriminator="op")]
 child_request: TypeAdapter[ChildRequest] = TypeAdapter(ChildRequest)
 
-# --- answers ---
+# --- answers; a model that has taken its process over may have written them ---
+
+_TEXT_CHARACTERS = 4000
+_DETAILS_BYTES = 8192
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+
+
+def _shortened(text: str) -> str:
+    if len(text) > _TEXT_CHARACTERS:
+        text = f"{text[:_TEXT_CHARACTERS]} […]"
+    return text.replace("\0", "\\0")  # which PostgreSQL cannot keep
+
+
+def _bounded(error: ErrorView) -> ErrorView:
+    details = canonical_json(error.details)
+    fits = len(details) <= _DETAILS_BYTES and b"\\u0000" not in details
+    return ErrorView(
+        code=error.code if _CODE.fullmatch(error.code) else "BUILD_FAILED",
+        message=_shortened(error.message),
+        hint=error.hint and _shortened(error.hint),
+        details=error.details if fits else {},
+    )
+
+
+def _fraction(part: float | None) -> float | None:
+    return None if part is None else min(max(part, 0.0), 1.0)
+
+
+Text = Annotated[str, AfterValidator(_shortened)]
+BoundedError = Annotated[ErrorView, AfterValidator(_bounded)]
 
 
 class Ready(Value):
@@ -100,8 +130,8 @@ class Ready(Value):
 
 class Progressed(Value):
     event: Literal["progress"] = "progress"
-    stage: str
-    fraction: float | None
+    stage: Text
+    fraction: Annotated[float | None, AfterValidator(_fraction)]
 
 
 class CacheReport(Value):
@@ -141,7 +171,7 @@ class Failed(Value):
     """``tainted``: TensorRT gave up half-way, and what this process builds next may differ."""
 
     event: Literal["failed"] = "failed"
-    error: ErrorView
+    error: BoundedError
     retryable: bool = False
     tainted: bool = False
 
