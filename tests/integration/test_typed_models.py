@@ -23,9 +23,9 @@ from trtfarm.errors import InvalidRequestError
 from trtfarm.sandbox import Mode
 from trtfarm_worker.conversion.convert import (
     TYPED,
+    Bounds,
     ConversionError,
     ConverterUnavailableError,
-    Room,
     to_fp16,
 )
 from trtfarm_worker.model_cache import CachedModel
@@ -48,8 +48,8 @@ def converted(spec: BuildSpec, model: Path, folder: Path) -> Path:
     """The typed model, in a folder of its own below ``folder``."""
     out = Path(tempfile.mkdtemp(dir=folder))
     log = out.with_suffix(".log")
-    room = Room(out, log, 4 << 30, 1 << 30, Mode.AUTO, lambda _: None)
-    to_fp16(spec, model, room)
+    bounds = Bounds(out, log, 4 << 30, 1 << 30, Mode.AUTO, lambda _: None)
+    to_fp16(spec, model, bounds)
     return out / TYPED
 
 

@@ -22,7 +22,8 @@ FOREVER = 3600
 
 
 def main() -> None:
-    order = enter()
+    order = Order.model_validate_json(sys.stdin.buffer.read())
+    enter(order)
     destination = Path(order.destination)
     destination.with_suffix(".txt").write_text("fp16: done\n")
     words = Path(order.model).read_text().split()

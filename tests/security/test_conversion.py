@@ -205,8 +205,9 @@ def converters(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_the_converter_ends_with_the_worker(tmp_path: Path) -> None:
-    """However that ends."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_converter_ends_with_the_worker(tmp_path: Path, number: signal.Signals) -> None:
+    """However that ends. Ctrl-C reaches all that a terminal has started, and so not the converter."""
     code = f"""
         from pathlib import Path
         from tests.security.test_conversion import Bench, convert
@@ -215,7 +216,7 @@ def test_the_converter_ends_with_the_worker(tmp_path: Path) -> None:
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)]) as worker:
         (converter,) = wait_until("it runs", lambda: converters(worker.pid), SECONDS)
-        worker.send_signal(signal.SIGKILL)
+        worker.send_signal(number)
         worker.wait(SECONDS)
         assert psutil.wait_procs([converter], timeout=SECONDS)[1] == []
 
@@ -299,6 +300,16 @@ def test_a_converter_that_crashes_fails_its_job_alone(shop: Shop) -> None:
     assert shop.farm.state(claim.job_id) is JobState.FAILED
     assert code_of(shop, claim) == "CONVERSION_FAILED"
     assert shop.farm.attempts(claim.job_id) == [(1, "failed")]
+
+
+def test_a_converter_that_cannot_be_confined_is_not_the_jobs_fault(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "MODULE", "tests.security.unconfined_converter")
+    claim = claim_of(shop, "work")
+    shop.run(claim)
+    assert shop.farm.state(claim.job_id) is JobState.QUEUED
+    assert code_of(shop, claim) == "CONFIGURATION"
 
 
 def test_a_converter_that_is_not_here(shop: Shop) -> None:

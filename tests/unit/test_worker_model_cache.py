@@ -166,6 +166,13 @@ def test_what_a_killed_worker_left_half_fetched_is_fetched_anew(world: World) ->
     assert world.kept() == {manifest.digest.hex}
 
 
+def test_what_another_version_left_is_fetched_anew(world: World) -> None:
+    manifest = world.model(b"graph")
+    (world.folder / manifest.digest.hex).mkdir(parents=True)
+    (world.folder / manifest.digest.hex / "model.onnx.trtfarm").write_bytes(b"another")
+    assert use(world.cache(), manifest) == b"graph"
+
+
 def test_what_killed_workers_left_is_removed_unless_it_is_being_fetched(world: World) -> None:
     abandoned, fetching, wanted = (world.model(letter) for letter in (b"a", b"b", b"c"))
     for manifest in (abandoned, fetching):

@@ -73,7 +73,7 @@ class ModelCache:
                 except BlockingIOError:
                     time.sleep(_LOCK_SECONDS)
                     continue
-                if not folder.is_dir():
+                if not (folder / UPLOADED).is_dir():
                     self._evict(manifest.size_bytes)
                     self._fetch(manifest, folder)
             os.utime(folder)
@@ -83,7 +83,7 @@ class ModelCache:
     def _shared(lock: int, folder: Path) -> bool:
         """Waits for a fetch under way; whether the model is there, and stays."""
         fcntl.flock(lock, fcntl.LOCK_SH)
-        return folder.is_dir()
+        return (folder / UPLOADED).is_dir()
 
     def _fetch(self, manifest: ModelManifest, folder: Path) -> None:
         partial = _partial(folder)
@@ -97,6 +97,7 @@ class ModelCache:
             if destination.exists():  # on a disk that takes more names for one than we know of
                 raise ExternalDataPathError(f"External data {file.location!r} would replace another file.")
             self._store.fetch(file.digest, destination, file.size_bytes)
+        shutil.rmtree(folder, ignore_errors=True)  # of another layout
         partial.rename(folder)
 
     def _evict(self, incoming_bytes: int) -> None:

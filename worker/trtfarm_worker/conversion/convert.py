@@ -20,7 +20,7 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.typed import io_types
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.contract.value import Value
-from trtfarm.errors import BuildError, InvalidRequestError
+from trtfarm.errors import BuildError, ConfigurationError, InvalidRequestError
 from trtfarm_worker.child.orphans import mark
 
 HINT = "Convert the model yourself, and submit it without --fp16."
@@ -57,7 +57,7 @@ class Order(Value):
     sandbox: sandbox.Mode
 
 
-class Room(NamedTuple):
+class Bounds(NamedTuple):
     """Of one conversion.
 
     Attributes:
@@ -87,10 +87,10 @@ class ConverterUnavailableError(BuildError):
     code = "CONVERTER_UNAVAILABLE"
 
 
-_KINDS = {kind.code: kind for kind in (ConversionError, InvalidRequestError)}
+_KINDS = {kind.code: kind for kind in (ConversionError, InvalidRequestError, ConfigurationError)}
 
 
-def to_fp16(spec: BuildSpec, model: Path, room: Room) -> None:
+def to_fp16(spec: BuildSpec, model: Path, bounds: Bounds) -> None:
     """Has a copy of the model made that computes in float16; inputs and outputs keep their types.
 
     The process has ended when this returns. What it has left in its folder is not to be trusted.
@@ -99,6 +99,7 @@ def to_fp16(spec: BuildSpec, model: Path, room: Room) -> None:
         ConverterUnavailableError: not installed here, or in another version.
         ConversionError: the converter failed.
         InvalidRequestError: the asked types do not fit the model's inputs, outputs or layers.
+        ConfigurationError: the process cannot be confined here.
     """
     _check_installed(spec.converter or "")
     read, write = os.pipe()
@@ -106,17 +107,17 @@ def to_fp16(spec: BuildSpec, model: Path, room: Room) -> None:
         try:
             order = Order(
                 model=str(model),
-                destination=str(room.folder / TYPED),
+                destination=str(bounds.folder / TYPED),
                 parent_pid=os.getpid(),
                 answer=write,
                 inputs=io_types(spec.config.input_io_formats),
                 outputs=io_types(spec.config.output_io_formats),
                 layers=spec.config.layer_precisions or {},
-                memory_bytes=room.memory_bytes,
-                file_bytes=room.file_bytes,
-                sandbox=room.sandbox,
+                memory_bytes=bounds.memory_bytes,
+                file_bytes=bounds.file_bytes,
+                sandbox=bounds.sandbox,
             )
-            status = _run(order, room)
+            status = _run(order, bounds)
         finally:
             os.close(write)
         if status == 0:
@@ -133,9 +134,9 @@ def to_fp16(spec: BuildSpec, model: Path, room: Room) -> None:
     raise _KINDS.get(view.code, ConversionError)(view.message, hint=view.hint, **view.details)
 
 
-def _run(order: Order, room: Room) -> int:
+def _run(order: Order, bounds: Bounds) -> int:
     """Returns the exit status, negative for a signal."""
-    with room.log.open("ab") as log, tempfile.TemporaryFile() as told:
+    with bounds.log.open("ab") as log, tempfile.TemporaryFile() as told:
         told.write(order.model_dump_json().encode())  # an argument may have 128 KiB, and others could read it
         told.seek(0)
         process = subprocess.Popen(
@@ -151,7 +152,7 @@ def _run(order: Order, room: Room) -> int:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(_POLL_SECONDS)
-            room.watch(process.pid)
+            bounds.watch(process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

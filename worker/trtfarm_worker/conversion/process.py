@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from trtfarm import sandbox
 from trtfarm.contract.trtexec_options import spelling_of
 from trtfarm.contract.v1 import ErrorView
-from trtfarm.errors import InvalidRequestError, TrtFarmError
+from trtfarm.errors import ConfigurationError, InvalidRequestError, TrtFarmError
 from trtfarm_worker.child.lifeline import die_with_parent
 from trtfarm_worker.conversion.convert import ACCOUNT, DATA, HINT, ConversionError, Order
 from trtfarm_worker.conversion.digits import keep_digits, shape_arithmetic
@@ -37,7 +37,8 @@ _ANSWER_CHARACTERS = 2_000
 
 
 def main() -> None:
-    order = enter()
+    order = Order.model_validate_json(sys.stdin.buffer.read())
+    enter(order)
     try:
         convert(order)
     except TrtFarmError as error:
@@ -48,9 +49,8 @@ def main() -> None:
         fail(order, ConversionError(f"The model cannot be converted to fp16: {text}", hint=HINT))
 
 
-def enter() -> Order:
+def enter(order: Order) -> None:
     """Loads all that is needed, and then can reach nothing but the model and the folder for its copy."""
-    order = Order.model_validate_json(sys.stdin.buffer.read())
     die_with_parent(order.parent_pid)
     import onnx.external_data_helper
     import onnx.inliner
@@ -58,17 +58,19 @@ def enter() -> Order:
     import onnx.shape_inference  # noqa: F401
     import onnxruntime.transformers.float16  # noqa: F401
 
-    sandbox.confine(
-        sandbox.Box(
-            read=(Path(order.model).parent,),
-            write=(Path(order.destination).parent,),
-            memory_bytes=order.memory_bytes,
-            file_bytes=order.file_bytes,
-        ),
-        order.sandbox,
-    )
+    try:
+        sandbox.confine(
+            sandbox.Box(
+                read=(Path(order.model).parent,),
+                write=(Path(order.destination).parent,),
+                memory_bytes=order.memory_bytes,
+                file_bytes=order.file_bytes,
+            ),
+            order.sandbox,
+        )
+    except (ConfigurationError, OSError) as error:
+        fail(order, ConfigurationError(f"The process that converts models cannot be confined: {error}"))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return order
 
 
 def convert(order: Order) -> None:

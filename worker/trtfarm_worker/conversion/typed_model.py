@@ -17,7 +17,7 @@ from trtfarm.contract.value import canonical_json
 from trtfarm_worker.child.log_limit import LogLimit
 from trtfarm_worker.child.stall import Stall, cpu_seconds
 from trtfarm_worker.conversion import result
-from trtfarm_worker.conversion.convert import TYPED, Room, to_fp16
+from trtfarm_worker.conversion.convert import TYPED, Bounds, to_fp16
 from trtfarm_worker.model_cache import CachedModel
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.work import StoppedError, Watch
@@ -43,6 +43,7 @@ class TypedModels:
         Raises:
             ConversionError, ConverterUnavailableError, InvalidRequestError: as ``to_fp16``.
             OptionUnsupportedError: it could not be built anyhow.
+            ConfigurationError: as ``to_fp16``.
             StoppedError: the attempt must end.
         """
         if spec.converter is None:
@@ -61,12 +62,12 @@ class TypedModels:
             made.mkdir()
             checked.mkdir()
             file_bytes = _FILE_BYTES + _FILE_TIMES * model.size_bytes
-            to_fp16(spec, model.onnx, self._room(made, model, file_bytes, watch))
+            to_fp16(spec, model.onnx, self._bounds(made, model, file_bytes, watch))
             typed = result.take(made, checked, file_bytes)
             result.inspect(typed, watch.check)
             yield self._told((kept if _keep(checked, kept) else checked) / TYPED)
 
-    def _room(self, folder: Path, model: CachedModel, file_bytes: int, watch: Watch) -> Room:
+    def _bounds(self, folder: Path, model: CachedModel, file_bytes: int, watch: Watch) -> Bounds:
         pids: list[int] = []
         stalled = Stall(self._settings.no_progress_seconds, self._log, lambda: sum(map(cpu_seconds, pids)))
         log_limit = LogLimit(self._log, self._settings.log_bytes)
@@ -78,7 +79,7 @@ class TypedModels:
             if stalled():
                 raise StoppedError(Outcome.TIMEOUT, stalled=True)
 
-        return Room(
+        return Bounds(
             folder=folder,
             log=self._log,
             memory_bytes=_MEMORY_BYTES + _MEMORY_TIMES * model.size_bytes,
