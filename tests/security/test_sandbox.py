@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.security.hostile_child import DEEDS
+from tests.security.hostile_child import ALLOWED_ON_A_GPU, FORBIDDEN, ITS_OWN, REFUSED, UNLIMITED_ON_A_GPU
 from trtfarm import sandbox
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.spec import BuildSpec
@@ -29,12 +29,6 @@ SPEC = BuildSpec(
     target=Target(gpu="cc-8.9", compute_capability="8.9", runtime="tensorrt-rtx-1.0"),
 )
 RTX, GPU = "tensorrt-rtx", "tensorrt"
-ITS_OWN = {"read its model", "write its plan", "start a thread"}
-TWO_JOBS = {"linger", "pause", "wait for the theft"}
-FORBIDDEN = [name for name in DEEDS if name not in ITS_OWN | TWO_JOBS]
-# Of a process on a GPU no memory is limited, and it may use what CUDA's driver shares among its threads.
-ALLOWED_ON_A_GPU = {"take all memory", "write into shared memory"}
-REFUSED = {"EPERM", "EACCES", "EFBIG", "MemoryError: ", "ValueError: not allowed to raise maximum limit"}
 # Without the sandbox they work, as root and as anybody: so the test would notice if it were not there.
 WORK_WITHOUT = {
     "read the worker's environment",
@@ -143,10 +137,11 @@ def aims(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("runtime", [RTX, GPU])
 def test_a_model_that_took_over_its_process_reaches_nothing(slot, aims, runtime):
-    told = slot(runtime).run(aims | {"deeds": [*ITS_OWN, *FORBIDDEN]})["told"]
+    forbidden = [name for name in FORBIDDEN if runtime == RTX or name not in UNLIMITED_ON_A_GPU]
+    told = slot(runtime).run(aims | {"deeds": [*ITS_OWN, *forbidden]})["told"]
     assert {told[name] for name in ITS_OWN} == {"done"}
     allowed = ALLOWED_ON_A_GPU if runtime == GPU else set()
-    assert {name: told[name] for name in FORBIDDEN if told[name] not in REFUSED and name not in allowed} == {}
+    assert {name: told[name] for name in forbidden if told[name] not in REFUSED and name not in allowed} == {}
 
 
 def test_without_the_sandbox_it_reaches_what_it_wants(slot, aims):
