@@ -45,6 +45,7 @@ class Child:
         self._child = TensorRTChild(self._settings)
         self.runtime = Runtime.parse(self._child.start().runtime)
         self.stages: list[str] = []  # of the last build
+        self._first = self._child._child
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +66,7 @@ class Child:
         plan, io, log = (self._folder / name for name in ("plan", "io.json", "log"))
         for path in (plan, io, log):
             path.unlink(missing_ok=True)
+        log.touch()
         self.stages = []
         typed = TypedModels(self._settings, self._folder, log)
         alone = CachedModel(model, Path(tempfile.mkdtemp(dir=self._folder)), model.stat().st_size)
@@ -82,6 +84,11 @@ class Child:
             return Outcome(b"", {}, answer.error, log.read_text())
         assert isinstance(answer, Built)
         return Outcome(plan.read_bytes(), json.loads(io.read_text()), None, log.read_text())
+
+    @property
+    def is_the_first(self) -> bool:
+        """Whether no other process had to take its place."""
+        return self._child._child is self._first is not None and self._first.is_running
 
     # --- of a ``work.Watch`` ---
 
