@@ -22,6 +22,7 @@ from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, SubmissionView, TargetRequest
 from trtfarm.contract.value import Value
 from trtfarm.errors import InvalidRequestError, OptionUnsupportedError
+from trtfarm.files import target_of
 
 T = TypeVar("T", bound=Value)
 EPILOG = "Example: trtfarm build model.onnx --gpu rtx-4090 --gpu cc-8.6 -o plans/"
@@ -67,6 +68,7 @@ def build(
         options = parse_build_options(context.meta[META_KEY])
         destination = _destination(options, output)
         source, names = model_source(model), [ModelName(name) for name in tag or ()]
+        _check_destination(destination)
         targets = [valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
 
         def command(farm: Farm) -> list[JobView]:
@@ -158,10 +160,20 @@ def _save(farm: Farm, job: JobView, destination: str | None, name: str, *, many:
     if destination is None:
         return farm.plan_path(job.plan.digest)
     path = Path(destination)
-    if many or destination.endswith("/") or path.is_dir():
+    if many or _is_folder(destination):
         path /= f"{name}.{job.target.gpu}.plan"
-    farm.pull(job.plan.digest, path)
+    farm.pull(job.plan, path)
     return path
+
+
+def _is_folder(destination: str) -> bool:
+    return destination.endswith("/") or Path(destination).is_dir()
+
+
+def _check_destination(destination: str | None) -> None:
+    """Before anything is built. Raises LocalFileError."""
+    if destination is not None and not _is_folder(destination):
+        target_of(destination)
 
 
 def _document(submission: SubmissionView, job: JobView, path: Path | None) -> dict[str, Any]:

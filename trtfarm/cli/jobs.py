@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from trtfarm.cli.follow import Follower, line
-from trtfarm.cli.output import print_fields, print_json, print_table, size, stderr
+from trtfarm.cli.output import print_fields, print_json, print_log, print_table, say, size, stderr
 from trtfarm.cli.run import Exit, exits, with_farm
 from trtfarm.cli.waiting import about, outlook
 from trtfarm.contract.forecast import Forecast
@@ -82,7 +81,7 @@ def logs(job_id: JobId, as_json: Json = False) -> None:
         if as_json:
             print_json({"job_id": job_id, "log": text})
         else:
-            sys.stdout.write(text)
+            print_log(text)
 
 
 @app.command(
@@ -207,4 +206,4 @@ def _show(job: JobView) -> None:
             if attempt.ended_at
             else "running"
         )
-        sys.stdout.write(f"attempt {attempt.number}  worker {attempt.worker_id}  {ended}\n")
+        say(f"attempt {attempt.number}  worker {attempt.worker_id}  {ended}")

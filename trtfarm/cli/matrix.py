@@ -7,12 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trtfarm.cli.output import size, stderr
+from trtfarm.cli.output import size, stderr, stdout
 from trtfarm.contract.campaign import CampaignView, CellState, CellView, Coverage
 from trtfarm.sdk.campaigns import Campaigns
 
@@ -65,8 +65,7 @@ def follow(campaigns: Campaigns, campaign: CampaignView, *, quiet: bool) -> Camp
 
 def print_matrix(view: CampaignView) -> None:
     """To standard output, with what each symbol means, and the errors beside it."""
-    width = None if sys.stdout.isatty() else 400
-    console = Console(width=width, highlight=False)
+    console = stdout()
     console.print(matrix(view.cells))
     here = dict.fromkeys(cell.state for cell in view.cells)
     legend = [f"{_SYMBOLS[state][0]} {_WORDS.get(state, state.value)}" for state in _SYMBOLS if state in here]

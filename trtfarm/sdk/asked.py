@@ -54,6 +54,7 @@ def job(which: str | JobView | SubmissionView, found: JobView) -> None:
             same(f"a plan for {name}", getattr(found, name), getattr(found.plan, name))
     if found.benchmark is not None:
         same("a measurement by job", found.job_id, found.benchmark.job_id)
+        same("a measurement of model", found.model, found.benchmark.model)
 
 
 def submission(request: JobRequest, found: SubmissionView) -> None:

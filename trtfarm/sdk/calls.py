@@ -176,7 +176,8 @@ def _job(which: Job, method: str, verb: str, **options: Any) -> Flow[JobView]:
 
 
 def log(which: Job) -> Flow[str]:
-    return (yield from request("GET", f"/v1/jobs/{job_id(which)}/log")).text
+    url = f"/v1/jobs/{job_id(which)}/log"
+    return (yield from request("GET", url, most_bytes=MOST_ARTIFACT_BYTES)).text
 
 
 # --- plans ---
