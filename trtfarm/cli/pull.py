@@ -69,6 +69,9 @@ def pull(
     platform: PlatformOption = None,
     build: Build = False,
     wait_for_worker: WaitForWorker = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="PLAN is a plan's digest in full, and never taken for a model's.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Brings a model's plan for this machine, or a plan by its digest; verified, and replaced at once.
@@ -82,7 +85,11 @@ def pull(
         trtexec = context.meta[META_KEY]
 
         def command(farm: Farm) -> Pulled:
-            asked = _asked(farm, plan, here, trtexec, build=build, wait_for_worker=wait_for_worker)
+            asked = (
+                Digest(plan)
+                if exact
+                else _asked(farm, plan, here, trtexec, build=build, wait_for_worker=wait_for_worker)
+            )
             return _pull(farm, asked, output, quiet=as_json)
 
         done = with_farm(command, builds=build)
@@ -121,6 +128,8 @@ def _pull(farm: Farm, asked: Question, output: Path | None, *, quiet: bool) -> P
     except UnavailableError as error:
         return _offline(cache, farm.url, asked, output, error)
     path = _path(output, answer.plan)
+    if not quiet and not isinstance(asked, Digest) and isinstance(asked.model, Digest):
+        stderr.print(f"There is no plan {asked.model}, so it is taken for a model: this is a plan of it.")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
         task = bar.add_task("", total=answer.plan.size_bytes)
