@@ -146,7 +146,8 @@ class Spool:
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
         """Between making a folder and locking it, it must not look abandoned."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder.parent, self.folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
