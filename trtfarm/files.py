@@ -101,7 +101,8 @@ def publish(temporary: Path, file: BinaryIO, target: Path) -> None:
         mode = target.lstat().st_mode & _PERMISSIONS
     except FileNotFoundError:
         mode = 0o666 & ~_umask()
-    os.fchmod(file.fileno(), mode)
+    with contextlib.suppress(PermissionError):  # of a file system that has no such permissions
+        os.fchmod(file.fileno(), mode)
     os.fsync(file.fileno())
     temporary.replace(target)
     sync_folder(target.parent)
@@ -115,17 +116,20 @@ def owned(path: Path, *, wait: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
     another process has it and one does not ``wait``. The lock is the file's own, and the name may have moved
     on while one waited for it.
     """
-    at = path
-    while True:
-        file = _ours(at)
-        if file is not None:
-            with file:
-                if _locked(file, wait=wait) and same_file(at, file):
-                    yield at, file
-                    return
-                if wait:
-                    continue
-        at = path.with_name(f".trtfarm-{token_hex(16)}{path.suffix}")
+    while (file := _ours(path)) is not None:
+        with file:
+            if _locked(file, wait=wait) and same_file(path, file):
+                yield path, file
+                return
+        if not wait:
+            break
+    new = path.with_name(f".trtfarm-{token_hex(16)}{path.suffix}")
+    with _opened(new, os.O_EXCL) as file:
+        try:
+            yield new, file
+        finally:
+            if same_file(new, file):  # nobody would take it up again
+                new.unlink()
 
 
 def same_file(path: Path, file: BinaryIO) -> bool:
@@ -150,9 +154,8 @@ def _ours(path: Path) -> BinaryIO | None:
     with contextlib.suppress(FileNotFoundError):
         if not _is_ours(path.lstat()):  # before it is opened: a device may mind
             return None
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+        file = _opened(path)
     except OSError:
         if path.is_symlink():
             return None  # put there this moment
@@ -162,6 +165,12 @@ def _ours(path: Path) -> BinaryIO | None:
         return None
     os.fchmod(file.fileno(), 0o600)
     return file
+
+
+def _opened(path: Path, more_flags: int = 0) -> BinaryIO:
+    """Unbuffered: what waited for more would be lost with the line."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | more_flags
+    return os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
 
 
 def _is_ours(found: os.stat_result) -> bool:

@@ -277,7 +277,6 @@ def _receive(plan: Plan, file: BinaryIO, folder: Path, meter: _Meter) -> Flow[No
     size = yield from _announced_size(plan, response, have)
     _require_space(folder, size - have)
     meter.at(have)
-    # Unbuffered: what waited for more would be lost with the line.
     file.truncate(have)
     file.seek(have)
     while (data := (yield from chunk(stream))) is not None:

@@ -1,7 +1,7 @@
 """One owner per GPU on a host: an flock that lives as long as anything that uses the GPU.
 
-All users of the host share the folder of locks, as they share the GPU: whoever may log in can hold a lock, and
-so keep a worker from starting. What somebody has put there instead of a lock is not written to.
+All users of the host share the folder of locks, as they share the GPU: whoever may log in can hold a lock,
+and so keep a worker from starting. What somebody has put there instead of a lock is not written to.
 """
 
 from __future__ import annotations
