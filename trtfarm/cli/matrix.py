@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trtfarm.cli.output import size, stderr, stdout
+from trtfarm.cli.output import shown, size, stderr, stdout
 from trtfarm.contract.campaign import CampaignView, CellState, CellView, Coverage
 from trtfarm.sdk.campaigns import Campaigns
 
@@ -90,10 +90,10 @@ def matrix(cells: Iterable[CellView], *, rows: int | None = None) -> Table:
     if several:
         table.add_column("config", no_wrap=True)
     for gpu, runtime in columns:
-        table.add_column(Text(f"{gpu}\n{runtime.removeprefix('tensorrt-')}" if runtimes else gpu))
+        table.add_column(shown(f"{gpu}\n{runtime.removeprefix('tensorrt-')}" if runtimes else gpu))
     for (name, config), own in states.items():
         symbols = [Text(*_SYMBOLS[own[column]]) if column in own else Text() for column in columns]
-        table.add_row(Text(name), *([Text(config)] if several else []), *symbols)
+        table.add_row(shown(name), *([shown(config)] if several else []), *symbols)
     return table
 
 

@@ -27,6 +27,10 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Rich drops some of what is hidden: here, it is shown."""
+        return super().render_str(visible(text, keep="\n"), **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             text, style, control = segment
@@ -39,6 +43,11 @@ stderr = PlainConsole(stderr=True, soft_wrap=True)
 def stdout() -> PlainConsole:
     """For tables. A pipe has no width: rows stay whole."""
     return PlainConsole(width=None if sys.stdout.isatty() else 400)
+
+
+def shown(text: str, style: str = "") -> Text:
+    """For tables and what is drawn anew."""
+    return Text(visible(text, keep="\n"), style)
 
 
 def say(text: str) -> None:
@@ -79,7 +88,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in listed:
-        table.add_row(*(Text(visible(cell, keep="\n")) for cell in row))
+        table.add_row(*map(shown, row))
     stdout().print(table)
 
 
