@@ -60,7 +60,7 @@ class Follower:
         return self._jobs
 
     def _follow(self, job_id: str) -> None:
-        for job in self._client.follow(job_id):
+        for job in self._client.follow(self._jobs[job_id]):
             with self._lock:
                 before, self._jobs[job_id] = self._jobs[job_id], job
             if not self._quiet and not self._live and job.state.terminal and before.state != job.state:
