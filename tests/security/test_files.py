@@ -113,6 +113,16 @@ def test_what_is_no_file_is_refused_before_anything_is_fetched(
     assert liar.asked == []
 
 
+@pytest.mark.parametrize("odd", [each for each in ODD if each != "a folder"])
+def test_a_folder_for_several_plans_is_one(liar: Liar, tmp_path: Path, out: Path, odd: str) -> None:
+    path = out / OUT
+    ODD[odd](path)
+    command = ["build", MODEL, "--gpu", "cc-8.9", "--gpu", "cc-7.5", "-o", str(path)]
+    env = clean_environment() | {"TRTFARM_HOME": str(tmp_path / "home"), "TRTFARM_URL": liar.url}
+    done = CliRunner().invoke(app, command, env=env)
+    assert (done.exit_code, "LOCAL_FILE" in done.stderr, liar.asked) == (2, True, []), done.stderr
+
+
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_entry_of_a_folder(liar: Liar, tmp_path: Path, out: Path, odd: str) -> None:
     """The file's name is made from the answer; its bytes are not asked for."""

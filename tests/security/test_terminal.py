@@ -26,7 +26,7 @@ from tests.security.liar import MODEL, WANTED, Reply, digest, job, lying, plan, 
 from tests.security.test_answers import _campaign, _model
 from trtfarm.cli import matrix, output
 from trtfarm.cli.follow import Follower
-from trtfarm.cli.main import app
+from trtfarm.cli.main import app, main
 from trtfarm.contract import text
 from trtfarm.contract.campaign import CampaignView, Label
 from trtfarm.contract.campaign import Name as CampaignName
@@ -184,6 +184,24 @@ def test_commands(tmp_path: Path, as_json: bool) -> None:
                 name,
                 printed,
             )
+
+
+def test_a_command_line_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """It is quoted, and a shell puts names of files into it: trtfarm cache export *."""
+    monkeypatch.setattr("sys.argv", ["trtfarm", "fleet", EVIL])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert (hidden_in(told), SHOWN in told.replace("\\\\", "\\")) == (set(), True), told
+
+
+def test_a_traceback_in_the_farms_own_log() -> None:
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    told = output.PlainFormatter("%(message)s").format(record)
+    assert (hidden_in(told), SHOWN in told) == (set(), True)
 
 
 def test_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

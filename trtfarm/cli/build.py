@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,7 +22,7 @@ from trtfarm.contract.names import ModelName
 from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, SubmissionView, TargetRequest
 from trtfarm.contract.value import Value
-from trtfarm.errors import InvalidRequestError, OptionUnsupportedError
+from trtfarm.errors import InvalidRequestError, LocalFileError, OptionUnsupportedError
 from trtfarm.files import target_of
 
 T = TypeVar("T", bound=Value)
@@ -68,8 +69,8 @@ def build(
         options = parse_build_options(context.meta[META_KEY])
         destination = _destination(options, output)
         source, names = model_source(model), [ModelName(name) for name in tag or ()]
-        _check_destination(destination)
         targets = [valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
+        _check_destination(destination, many=len(targets) > 1)
 
         def command(farm: Farm) -> list[JobView]:
             digest = find_model(farm, source, quiet=as_json)
@@ -170,10 +171,14 @@ def _is_folder(destination: str) -> bool:
     return destination.endswith("/") or Path(destination).is_dir()
 
 
-def _check_destination(destination: str | None) -> None:
+def _check_destination(destination: str | None, *, many: bool) -> None:
     """Before anything is built. Raises LocalFileError."""
-    if destination is not None and not _is_folder(destination):
+    if destination is None or Path(destination).is_dir():
+        return
+    if not many and not destination.endswith("/"):
         target_of(destination)
+    elif os.path.lexists(destination.rstrip("/")):
+        raise LocalFileError(f"{destination} is no folder.", hint="Several plans are written to a folder.")
 
 
 def _document(submission: SubmissionView, job: JobView, path: Path | None) -> dict[str, Any]:

@@ -7,8 +7,9 @@ came, and whether a plan fits a machine is judged here once more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
-from trtfarm.catalogue import Capability, Catalogue
+from trtfarm.catalogue import Capability, Catalogue, GpuEntry
 from trtfarm.contract.campaign import CampaignModel, CampaignView, CellView
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.fit import PlanFacts, judge
@@ -165,11 +166,18 @@ def _runtime(wanted: Runtime, built: Runtime) -> None:
 
 def _gpu(text: str, found: Target | Machine) -> None:
     """As far as this client's catalogue goes: a farm may know more GPUs."""
-    try:
-        known = Catalogue.load().resolve(text)
-    except UnknownGpuError:
+    known = _known(text)
+    if known is None:
         return
     same(f"{text} with capability", known.compute_capability, found.compute_capability)
     answered = found.gpu
     if not isinstance(known, Capability) and answered is not None and not answered.startswith("cc-"):
         same("GPU", known.slug, answered)
+
+
+@lru_cache(maxsize=256)
+def _known(text: str) -> GpuEntry | Capability | None:
+    try:
+        return Catalogue.load().resolve(text)
+    except UnknownGpuError:
+        return None
