@@ -309,3 +309,23 @@ def test_two_writers_of_one_file(out: Path) -> None:
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(LocalFileError, match="NUL"):
         target_of("a\0b")
+
+
+def test_a_link_that_appears_at_the_last_moment(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the opening."""
+    (out / "victim").write_bytes(b"precious")
+    (out / "victim").chmod(0o600)
+    (out / ".x.part").symlink_to("victim")
+    real, looks = Path.lstat, []
+
+    def late(path: Path) -> os.stat_result:
+        looks.append(path)
+        if looks.count(path) == 1 and path.name == ".x.part":
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    with owned(out / ".x.part") as (path, file):
+        file.write(b"x")
+        assert path.name != ".x.part"
+    assert (out / "victim").read_bytes() == b"precious"
