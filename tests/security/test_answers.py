@@ -33,7 +33,9 @@ from tests.security.liar import (
     submission,
 )
 from trtfarm.cli.main import app
+from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView, Measurement, Metric, Usage
 from trtfarm.contract.campaign import CampaignModel, CampaignRequest
+from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.machine import Machine, MachineRequest
@@ -42,7 +44,7 @@ from trtfarm.contract.names import ModelName, NameView
 from trtfarm.contract.order import OrderRequest
 from trtfarm.contract.resolve import ResolveRequest, ResolveView
 from trtfarm.contract.timing_cache import TimingCacheView
-from trtfarm.contract.v1 import JobRequest, TargetRequest
+from trtfarm.contract.v1 import JobRequest, PlanView, TargetRequest
 from trtfarm.contract.value import Value
 from trtfarm.errors import AnswerMismatchError, BlobCorruptError, TrtFarmError
 from trtfarm.sdk.aio import AsyncFarmClient
@@ -237,6 +239,24 @@ def _campaign(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _benchmark(of: PlanView) -> BenchmarkView:
+    metric = Metric(min=1, max=1, mean=1, median=1, percentiles={}, coefficient_of_variation=0)
+    measurement = Measurement(
+        samples=1, throughput_qps=1, host_walltime_seconds=1, total_gpu_compute_seconds=1, latency=metric,
+        enqueue=metric, h2d=metric, gpu_compute=metric, d2h=metric, device_memory_bytes=1,
+        host_memory_bytes=1, usage=Usage(), shapes={},
+    )  # fmt: skip
+    device = Device(
+        name="NVIDIA L4", gpu="l4", uuid="GPU-1", compute_capability="8.9", multiprocessors=58,
+        memory_bytes=1, driver="580.1", cuda="13.0",
+    )  # fmt: skip
+    return BenchmarkView(
+        job_id="job-1", plan=of.digest, model=of.model, gpu="l4", runtime=RUNTIME, options=BenchmarkOptions(),
+        device=device, measurement=measurement, times=None, layer_profile=None, layer_information=None,
+        created_at=NOW,
+    )  # fmt: skip
+
+
 CAMPAIGN = CampaignRequest(
     name="nightly",
     models=(CampaignModel(model=MODEL, name="resnet"),),
@@ -260,6 +280,27 @@ LIES: list[tuple[str, str, Reply, Ask]] = [
     (
         "tag", f"PUT /v1/names/{NAME}", said(NAMED.model_copy(update={"model": OTHER_MODEL})),
         lambda sdk: sdk.tag(MODEL, NAME),
+    ),
+    (
+        "tag of another name", f"PUT /v1/names/{NAME}",
+        said(NAMED.model_copy(update={"reference": ModelName("a:b")})), lambda sdk: sdk.tag(MODEL, NAME),
+    ),
+    (
+        "benchmarks of a plan", "GET /v1/benchmarks", _page("benchmarks", _benchmark(BAD)),
+        lambda sdk: sdk.benchmarks(plan=GOOD.digest),
+    ),
+    (
+        "an order's name", "POST /v1/orders", said(_order(name="hourly")),
+        lambda sdk: sdk.orders.declare(ORDER),
+    ),
+    (
+        "a declared campaign's name", "POST /v1/campaigns", said(_campaign(name="hourly")),
+        lambda sdk: sdk.campaigns.submit(CAMPAIGN),
+    ),
+    (
+        "a cancelled campaign", "POST /v1/campaigns/nightly/cancel",
+        said({"campaign": _campaign(name="hourly"), "ended": 0, "asked": 0, "shared": 0}),
+        lambda sdk: sdk.campaigns.cancel("nightly"),
     ),
     ("job", "GET /v1/jobs/job-1", said(job(GOOD, job_id="job-2")), lambda sdk: sdk.job("job-1")),
     (
@@ -417,6 +458,36 @@ def test_a_job_that_changes_into_another_while_it_is_followed(liar: Liar, sdk: F
     liar.routes["GET /v1/jobs"] = _page("jobs", events[1])
     with pytest.raises(AnswerMismatchError, match="model"):
         list(sdk.as_completed([waiting]))
+    rows = [each.model_dump(mode="json") for each in (job(None), job(None, job_id="job-2"))]
+    liar.routes["GET /v1/jobs"] = said({"jobs": rows, "next": None})
+    with pytest.raises(AnswerMismatchError, match="job-2"):
+        list(sdk.as_completed(["job-1"]))
+
+
+def test_figures_are_of_the_plan_that_was_measured(liar: Liar, tmp_path: Path) -> None:
+    liar.routes[f"GET /v1/plans/{GOOD.digest}"] = said(GOOD)
+    for of, code in ((BAD, 1), (GOOD, 0)):
+        done = job(None, kind="benchmark", benchmark=_benchmark(of))
+        queued = job(None, kind="benchmark", state=JobState.QUEUED)
+        body = f"id: 1\ndata: {done.model_dump_json()}\n\n".encode()
+        liar.routes["POST /v1/jobs"] = said(submission(queued))
+        liar.routes["GET /v1/jobs/job-1/events"] = Reply(body, headers={"Content-Type": "text/event-stream"})
+        told = cli(liar, tmp_path, "benchmark", GOOD.digest, "--json")
+        if code:
+            mismatch(told, GOOD.digest, BAD.digest)
+        else:
+            assert told.code == 0, told
+
+
+def test_a_timing_cache_that_is_imported(liar: Liar, sdk: FarmClient, tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    path.write_bytes(WANTED)
+    size, of = len(WANTED), digest(WANTED)
+    view = {"upload_id": "1", "digest": of, "size_bytes": size, "offset": size, "complete": True}
+    liar.routes["POST /v1/uploads"] = said(view)
+    liar.routes["POST /v1/timing-caches"] = said(CACHE.model_copy(update={"digest": digest(OTHER)}))
+    with pytest.raises(AnswerMismatchError, match="timing cache"):
+        sdk.import_timing_cache(path, "l4")
 
 
 def test_an_upload_is_of_the_file_that_was_announced(liar: Liar, sdk: FarmClient, tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_a_name_that_cannot_be_one() -> None:
 def test_a_link_that_appears_at_the_last_moment(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look and the opening."""
     (out / "victim").write_bytes(b"precious")
-    (out / "victim").chmod(0o600)
+    (out / "victim").chmod(0o644)
     (out / ".x.part").symlink_to("victim")
     real, looks = Path.lstat, []
 
@@ -329,3 +329,4 @@ def test_a_link_that_appears_at_the_last_moment(out: Path, monkeypatch: pytest.M
         file.write(b"x")
         assert path.name != ".x.part"
     assert (out / "victim").read_bytes() == b"precious"
+    assert stat.S_IMODE((out / "victim").stat().st_mode) == 0o644

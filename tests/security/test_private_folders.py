@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import values
-from tests.security.liar import NOW, WANTED, plan
+from tests.security.liar import NOW, WANTED, lying, plan
+from trtfarm import Farm
 from trtfarm.compose.embedded import Home, controller
 from trtfarm.compose.settings import ApiSettings, WorkerFileSettings
 from trtfarm.contract.leases import Claim
@@ -163,6 +165,18 @@ def test_a_home_that_others_write_into(tmp_path: Path) -> None:
         controller(Home(tmp_path / "home")),
     ):
         pass
+
+
+def test_a_home_where_others_left_an_address(tmp_path: Path) -> None:
+    """Of a server of theirs, as if it were that of the process which runs the farm."""
+    with lying() as liar:
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / "controller.json").write_text(json.dumps({"url": liar.url}))
+        home.chmod(0o777)
+        with Farm(home=home) as farm, pytest.raises(ConfigurationError, match="Other users may write"):
+            farm.fleet()
+        assert liar.asked == []
 
 
 def test_a_workers_scratch(tmp_path: Path) -> None:
