@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from tests.acceptance.processes import clean_environment
 from tests.meta.repository import sources
-from tests.security.liar import MODEL, WANTED, Reply, digest, job, lying, plan, refused, said
+from tests.security.liar import MODEL, WANTED, Reply, digest, job, lying, plan, refused, said, submission
 from tests.security.test_answers import _campaign, _model
 from trtfarm.cli import matrix, output
 from trtfarm.cli.follow import Follower
@@ -184,6 +184,20 @@ def test_commands(tmp_path: Path, as_json: bool) -> None:
                 name,
                 printed,
             )
+
+
+def test_commands_to_copy_are_quoted(tmp_path: Path) -> None:
+    """A shell would run what is in a cursor, an id or a name of a server."""
+    evil = "x; touch /tmp/owned"
+    with lying() as liar:
+        liar.routes["GET /v1/jobs"] = said({"jobs": [job(None).model_dump(mode="json")], "next": evil})
+        liar.routes["GET /v1/plans"] = said({"plans": [], "next": evil})
+        liar.routes["GET /v1/benchmarks"] = said({"benchmarks": [], "next": None})
+        liar.routes["POST /v1/jobs/job-1/retry"] = said(submission(job(None, job_id=evil)))
+        env = clean_environment() | {"TRTFARM_HOME": str(tmp_path), "TRTFARM_URL": liar.url}
+        for command in (("job", "list"), ("plan", "list"), ("job", "retry", "job-1")):
+            told = CliRunner().invoke(app, command, env=env).stderr
+            assert (evil in told, f"'{evil}'" in told) == (True, True), told
 
 
 def test_a_command_line_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

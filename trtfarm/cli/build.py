@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -133,7 +134,7 @@ def follow_builds(farm: Farm, jobs: list[JobView], *, quiet: bool) -> dict[str, 
         where = "go on" if farm.here is None else "stay queued; the next trtfarm build here takes them up"
         stderr.print(f"\nThe jobs {where}. Come back to them with:")
         for job in jobs:
-            stderr.print(f"  trtfarm job watch {job.job_id}", markup=False)
+            stderr.print(f"  trtfarm job watch {quote(job.job_id)}", markup=False)
         raise
 
 

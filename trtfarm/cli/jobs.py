@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -43,7 +44,7 @@ def list_jobs(
         ]  # fmt: skip
         print_table(("job", "state", "gpu", "runtime", "created", "result"), rows, empty="No jobs.")
         if page.next:
-            stderr.print(f"More: trtfarm job list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm job list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm job show 0199e0c2-…")
@@ -152,7 +153,7 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
         else:
             stderr.print(
                 f"{submission.disposition}: job {submission.job.job_id}. "
-                f"Follow it: trtfarm job watch {submission.job.job_id}",
+                f"Follow it: trtfarm job watch {quote(submission.job.job_id)}",
                 markup=False,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from trtfarm.cli.follow import Follower
@@ -38,7 +39,7 @@ def measure(
     try:
         ended = Follower(farm, quiet=quiet).follow([job])[job.job_id]
     except KeyboardInterrupt:
-        stderr.print(f"\nThe job goes on: trtfarm job watch {job.job_id}")
+        stderr.print(f"\nThe job goes on: trtfarm job watch {quote(job.job_id)}")
         raise
     asked.measured(plan, ended)
     return ended

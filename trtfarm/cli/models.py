@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -40,7 +41,7 @@ def list_models(
         ]  # fmt: skip
         print_table(("model", "names", "size", "uploaded"), rows, empty="No models.")
         if page.next:
-            stderr.print(f"More: trtfarm model list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm model list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm model show detector:prod")

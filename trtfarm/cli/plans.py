@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -58,7 +59,7 @@ def list_plans(
         columns = ("plan", "gpu", "runtime", "size", "seconds", "built", "model", "measured")
         print_table(columns, rows, empty="No plans.")
         if page.next:
-            stderr.print(f"More: trtfarm plan list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm plan list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm plan show sha256:2f0c…")

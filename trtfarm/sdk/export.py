@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TypedDict, Unpack
 
 from pydantic import ValidationError
@@ -149,7 +150,8 @@ def chosen(campaign: CampaignView, selection: Selection) -> dict[str, list[CellV
         raise NotExportableError(
             f"{len(missing)} of {len(wanted)} cells have no plan, as {cell.name} for {cell.target.gpu}: "
             f"{cell.state}.",
-            hint=f"trtfarm campaign fill {campaign.name} builds them; --allow-missing leaves them out.",
+            hint=f"trtfarm campaign fill {quote(campaign.name)} builds them; "
+            "--allow-missing leaves them out.",
         )
     several = len({cell.config for cell in wanted}) > 1
     found: dict[str, list[CellView]] = {}
