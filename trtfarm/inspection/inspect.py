@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trtfarm.contract.models import ModelInfo
+from trtfarm.contract.models import ModelInfo, check_side_by_side
 from trtfarm.errors import InvalidGraphError, OnnxOpsetError, OnnxTooComplexError
 from trtfarm.inspection.external import Reference, check_references, references
 from trtfarm.inspection.functions import check_functions
@@ -66,6 +66,7 @@ def examine(path: Path, *, max_nodes: int = MAX_NODES) -> tuple[ModelInfo, froze
     locations = tuple(sorted({item.location for item in found}))
     if len(locations) > MAX_LISTED:
         raise OnnxTooComplexError(f"The model names {len(locations)} files; {MAX_LISTED} are accepted.")
+    check_side_by_side(locations)
     graph = model.graph
     initialized = {tensor.name for tensor in graph.initializer}
     initialized.update(sparse.values.name for sparse in graph.sparse_initializer)
