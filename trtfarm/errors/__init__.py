@@ -21,6 +21,8 @@ from trtfarm.errors.blobs import (
     UploadTooLargeError,
 )
 from trtfarm.errors.farm import (
+    AnswerMismatchError,
+    AnswerTooLargeError,
     AuthError,
     AuthRequiredError,
     BuildError,
@@ -81,6 +83,8 @@ from trtfarm.errors.state import (
 )
 
 __all__ = [
+    "AnswerMismatchError",
+    "AnswerTooLargeError",
     "AuthError",
     "AuthRequiredError",
     "BlobCorruptError",

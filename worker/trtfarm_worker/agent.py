@@ -21,6 +21,7 @@ from trtfarm.contract.target import DEFAULT_PLATFORM, RTX, queue_name
 from trtfarm.contract.worker import Pause, WorkerCondition
 from trtfarm.errors import ConfigurationError, DatabaseUnavailableError, GpuBusyError
 from trtfarm.failpoints import reach
+from trtfarm.private_folder import private_folder
 from trtfarm.ring import Bell
 from trtfarm.sandbox import Part
 from trtfarm.store import ArtifactStore
@@ -100,9 +101,10 @@ class Agent:
 
         Raises:
             ConfigurationError: TensorRT cannot be loaded or builds for nothing here, its GPU is taken, or the
-                scratch folder cannot be written.
+                scratch folder cannot be written, or others may write into it.
             DatabaseUnavailableError: the farm's database does not answer.
         """
+        private_folder(self._settings.scratch)
         end_orphans()
         remove_litter(self._settings.scratch / "boxes")
         device = self._take_gpu()

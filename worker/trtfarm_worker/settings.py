@@ -56,7 +56,7 @@ class WorkerSettings(BaseModel):
     runtime: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt-rtx"
     gpu: str | None = None
     slots: int = Field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)), ge=1, le=64)
-    scratch: Path = Path("/var/tmp/trtfarm")  # noqa: S108 - a default for people to change
+    scratch: Path = Path("/var/lib/trtfarm/scratch")
     model_cache_bytes: int = Field(default=20 * 2**30, ge=0)
     deaf_seconds: float = Field(default=60, ge=0)
     scratch_reserve_bytes: int = Field(default=2**30, ge=0)
