@@ -38,7 +38,7 @@ from trtfarm_worker.child.process import GpuHold, TensorRTChild
 from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
-from trtfarm_worker.pauses import Bearing, Breaker, Room
+from trtfarm_worker.pauses import WHY, Bearing, Breaker, Room
 from trtfarm_worker.probe import Probe
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
@@ -51,11 +51,6 @@ _GRACE_POLL_SECONDS = 0.2
 _PAUSE_LOOK_SECONDS = 1.0
 _NEWS_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
-_WHY = {
-    Pause.CRASHES: "jobs brought its child down, and so did a build of the worker's own",
-    Pause.DISK: "its scratch folder has less than worker.scratch_reserve_bytes left",
-    Pause.SPOOL: "more than worker.spool_bytes of finished work wait to be handed in",
-}
 
 
 class Agent:
@@ -326,7 +321,7 @@ class Agent:
                 _log.info("slot %d goes on", number)
             else:
                 self._paused[number] = reason
-                _log.warning("slot %d claims nothing: %s", number, _WHY[reason])
+                _log.warning("slot %d claims nothing: %s", number, WHY[reason])
             self._changed.notify_all()
         self._news.set()
         return reason is not None
