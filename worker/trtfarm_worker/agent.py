@@ -38,7 +38,7 @@ from trtfarm_worker.child.process import GpuHold, TensorRTChild
 from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
-from trtfarm_worker.pauses import Breaker, Room
+from trtfarm_worker.pauses import Bearing, Breaker, Room
 from trtfarm_worker.probe import Probe
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
@@ -277,8 +277,10 @@ class Agent:
                 continue
             claim = self._claim(workshop)
             if claim is None:
-                self._warm(child)
-                self._wait_for_ring(seen)
+                if self._warm(child):
+                    self._wait_for_ring(seen)
+                else:
+                    breaker.record("", Bearing.BROKEN)
                 continue
             try:
                 reach("worker.after_claim")
@@ -362,11 +364,13 @@ class Agent:
         return claim
 
     @staticmethod
-    def _warm(child: TensorRTChild) -> None:
+    def _warm(child: TensorRTChild) -> bool:
         try:
             child.warm()
-        except ConfigurationError as error:
+        except (ConfigurationError, OSError) as error:
             _log.warning("a new TensorRT child does not start: %s", error)
+            return False
+        return True
 
     def _wait_for_ring(self, seen: int) -> None:
         with self._changed:
