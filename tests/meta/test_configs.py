@@ -17,7 +17,7 @@ from trtfarm.errors import ConfigurationError
 
 TEMPLATES = [("api.toml", ApiSettings), ("worker.toml", WorkerFileSettings)]
 # A default that depends on the machine: the template tells the largest.
-BY_MACHINE = {"worker.slots": 4}
+BY_MACHINE = {"worker.slots": 4, "server.inspection_processes": 4}
 _COMMENTED = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Models that are as slow to read as their size allows: each kind made by hand, so that making it is quick."""
+"""Models that are as slow to read as their size allows: made by hand, and so quickly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def graph(extra: bytes = b"", nodes: bytes = b"", inputs: bytes = b"") -> bytes:
 
 
 def model(in_graph: bytes | None = None, extra: bytes = b"") -> bytes:
-    return b"\x08\x08" + field(GRAPH, graph() if in_graph is None else in_graph) + extra + field(8, b"\x10\x11")
+    opset = field(OPSETS, b"\x10\x11")
+    return b"\x08\x08" + field(GRAPH, graph() if in_graph is None else in_graph) + extra + opset
 
 
 def _repeated(number: int, *, size: int, item: bytes = b"") -> bytes:
@@ -99,9 +100,7 @@ def nested(size: int, depth: int = 29) -> bytes:
 
 def many_graphs(size: int) -> bytes:
     """A node with very many bodies that are empty."""
-    return model(
-        graph(nodes=field(NODES, field(4, b"If") + field(ATTRIBUTES, _repeated(11, size=size))))
-    )
+    return model(graph(nodes=field(NODES, field(4, b"If") + field(ATTRIBUTES, _repeated(11, size=size)))))
 
 
 def unsorted(size: int) -> bytes:

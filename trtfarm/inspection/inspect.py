@@ -96,9 +96,7 @@ def check_ranges(path: Path, files: Mapping[str, int]) -> None:
     inspect_model(path, files)
 
 
-def examine(
-    source: Path | BinaryIO, *, max_nodes: int = MAX_NODES
-) -> tuple[ModelInfo, frozenset[Reference]]:
+def examine(source: Path | BinaryIO, *, max_nodes: int = MAX_NODES) -> tuple[ModelInfo, frozenset[Reference]]:
     """``inspect_model``, with the parts of the external files that the tensors are read from."""
     model = read_model(source)
     opsets = _opsets(model)

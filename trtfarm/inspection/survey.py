@@ -21,7 +21,7 @@ def external_tensors(model: ModelProto, max_parts: int) -> list[TensorProto]:
     what later passes cost is bounded by this one.
 
     Raises:
-        OnnxTooComplexError: there are more parts than ``max_parts``, or more than ``MAX_BODIES`` lists of nodes.
+        OnnxTooComplexError: there are more parts than ``max_parts``, or graphs than ``MAX_BODIES``.
     """
     look = _Survey(max_parts)
     look.model(model)
@@ -107,8 +107,8 @@ class _Survey:
         self._parts += sum(parts)
         if self._parts > self._max_parts:
             raise OnnxTooComplexError(
-                f"The model has more than {self._max_parts} parts: nodes, their inputs, outputs and attributes, "
-                "tensors and functions."
+                f"The model has more than {self._max_parts} parts: nodes, their inputs, outputs and "
+                "attributes, and tensors."
             )
 
     def _count_bodies(self, number: int) -> None:
