@@ -1,4 +1,4 @@
-"""An inspector that does what the producer's name of a model says: what a model that took it over might do."""
+"""An inspector that does what a model's producer_name says, as if the model had taken it over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +49,8 @@ def _read(file: BinaryIO, sizes: Mapping[str, int] | None) -> ModelInfo:
     elif what == "spin":
         while True:
             pass
+    elif what == "sleep":
+        time.sleep(float(argument))
     elif what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif what == "raise":
