@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict
@@ -147,6 +148,32 @@ def test_a_client_that_goes_away_leaves_nothing(world: World, caller: Caller) ->
     _until(lambda: one.get(f"/v1/uploads/{upload}")["complete"])
     _until(lambda: process.num_fds() <= before)
     assert not world.staged()
+
+
+def test_reading_blobs_again_does_not_hold_every_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore from backup, whoever asks for a model has its bytes read."""
+    model = world.model()
+    os.utime(world.blob(model), (0, 0))
+    go_on = threading.Event()
+    monkeypatch.setattr(
+        type(world.farm.store), "verify", lambda *_: bool(go_on.wait(PATIENCE_SECONDS)), raising=True
+    )
+
+    def asked(_: int) -> int:
+        with client(world.url, world.http.headers["Authorization"].removeprefix("Bearer ")) as http:
+            return http.get(f"/v1/models/{model}", timeout=PATIENCE_SECONDS).status_code
+
+    with ThreadPoolExecutor(THREADS + 10) as threads:
+        sent = [threads.submit(asked, number) for number in range(THREADS + 10)]
+        try:
+            _until(lambda: sum(future.done() for future in sent) >= THREADS)
+            assert world.http.get("/readyz").status_code == 200
+        finally:
+            go_on.set()
+        statuses = [future.result() for future in sent]
+    assert set(statuses) == {200, 503}
 
 
 # --- the turns themselves ---
