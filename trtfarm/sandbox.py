@@ -121,7 +121,7 @@ def check(mode: Mode) -> tuple[Part, ...]:
     if mode is Mode.REQUIRED and (missing := LEAST.difference(parts)):
         raise ConfigurationError(
             f"The sandbox is required, and Linux {platform.release()} lacks: {', '.join(sorted(missing))}.",
-            hint="Files need Linux 5.13, and landlock in /sys/kernel/security/lsm. Or set the sandbox to auto.",
+            hint="Files need Linux 5.13 with Landlock; worker.sandbox = 'auto' does with what there is.",
         )
     return parts
 

@@ -1,7 +1,8 @@
 """Speaks the protocol of the TensorRT child and does what its build says, well or badly.
 
 ``CHAOS_FOLDER`` is where it writes when it worked on which GPU (``intervals``, appended to), and where it
-holds a lock for each GPU as long as it lives: two at a time are a conflict, which it writes down.
+holds a lock for its GPU from its first request on, as long as it lives: two at a time are a conflict, which
+it writes down. A child that waits for the next submitter holds nothing.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ def main() -> None:
         events.flush()
 
     if GPU:
-        _hold_gpu()
         send(event="ready", runtime="tensorrt-10.16.1", gpus=[], multiprocessors=58)
     else:
         send(event="ready", runtime=f"{flavour}-1.7.1.116", gpus=["cc-8.9"])
-    for line in requests:
+    for number, line in enumerate(requests):
+        if GPU and number == 0:
+            _hold_gpu()
         request = json.loads(line)
         if request["op"] == "combine":
             _combine(request, send)

@@ -90,6 +90,7 @@ class ChaosFarm:
         env |= {
             "TRTFARM_HOME": str(self.home),
             "TRTFARM_WORKER_CHILD_MODULE": "tests.chaos.child",
+            "TRTFARM_WORKER_CHILD_VARIABLES": '["CHAOS_FOLDER"]',
             "CHAOS_FOLDER": str(self.folder),
         }
         if not self.embedded:

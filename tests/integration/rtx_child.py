@@ -1,11 +1,8 @@
-"""A real TensorRT child, without the worker around it: requests in, answers out."""
+"""A real TensorRT child and the worker's handle on it, without the worker around them."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,15 +12,9 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import RTX, Runtime, Target
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm.contract.v1 import ErrorView
-from trtfarm_worker.child.protocol import (
-    BuildRequest,
-    Built,
-    ChildMessage,
-    Failed,
-    Progressed,
-    Ready,
-    child_message,
-)
+from trtfarm_worker.child.process import TensorRTChild
+from trtfarm_worker.child.protocol import BuildRequest, Built, Failed
+from trtfarm_worker.settings import WorkerSettings
 
 
 class Outcome(NamedTuple):
@@ -40,30 +31,21 @@ class Outcome(NamedTuple):
 
 
 class Child:
-    """One process for many builds, as a worker keeps it."""
+    """The child of one slot, for many builds."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder / "attempt"
+        self._folder.mkdir()
+        settings = {"runtime": RTX, "scratch": folder / "scratch"}
+        self._child = TensorRTChild(WorkerSettings.model_validate(settings))
+        self.runtime = Runtime.parse(self._child.start().runtime)
         self.stages: list[str] = []  # of the last build
-        requests, self._requests = os.pipe()
-        self._events, events = os.pipe()
-        command = [sys.executable, "-m", "trtfarm_worker.tensorrt.child", RTX, str(requests), str(events)]
-        self.process = subprocess.Popen([*command, str(os.getpid())], pass_fds=(requests, events))
-        os.close(requests)
-        os.close(events)
-        self._writer = os.fdopen(self._requests, "w")
-        self._reader = os.fdopen(self._events)
-        ready = self._next()
-        assert isinstance(ready, Ready)
-        self.runtime = Runtime.parse(ready.runtime)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
-        self.process.wait(30)
-        self._reader.close()
+        self._child.kill()
 
     def build(self, model: Path, options: Sequence[str] = (), typed_folder: Path | None = None) -> Outcome:
         read = parse_build_options(options)
@@ -85,16 +67,10 @@ class Child:
             io_path=str(io),
             log_path=str(log),
         )
-        self._writer.write(request.model_dump_json() + "\n")
-        self._writer.flush()
         self.stages = []
-        while isinstance(answer := self._next(), Progressed):
-            self.stages.append(answer.stage)
+        answer = self._child.run(request, lambda: None, lambda told: self.stages.append(told.stage))
         if isinstance(answer, Failed):
-            assert not plan.exists()
+            assert not plan.read_bytes()
             return Outcome(b"", {}, answer.error, log.read_text())
         assert isinstance(answer, Built)
         return Outcome(plan.read_bytes(), json.loads(io.read_text()), None, log.read_text())
-
-    def _next(self) -> ChildMessage:
-        return child_message.validate_json(self._reader.readline())

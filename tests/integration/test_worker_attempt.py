@@ -44,6 +44,7 @@ class Shop:
             {
                 "scratch": folder,
                 "child_module": MODULE,
+                "child_variables": ["FAKE_CHILD_START"],
                 "child_start_seconds": 20,
                 "heartbeat_seconds": 0.05,
                 "retry": AT_ONCE,

@@ -16,8 +16,12 @@ from trtfarm.compose.settings import ApiSettings, WorkerFileSettings
 from trtfarm.errors import ConfigurationError
 
 TEMPLATES = [("api.toml", ApiSettings), ("worker.toml", WorkerFileSettings)]
-# A default that depends on the machine: the template tells the largest.
-BY_MACHINE = {"worker.slots": 4, "server.inspection_processes": 4}
+# Defaults that depend on the machine: the template has an example.
+BY_MACHINE = {
+    "server.inspection_processes": 4,
+    "worker.slots": 4,
+    "worker.child_memory_bytes": 34359738368,
+}
 _COMMENTED = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
 
 
@@ -54,6 +58,8 @@ def _plain(value: Any) -> Any:
     """As TOML writes it."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -27,15 +27,28 @@ NOTICED_SECONDS = 3
 MODULE = "tests.unit.fake_tensorrt_child"
 
 
-def settings(**changes: float | str) -> WorkerSettings:
-    return WorkerSettings.model_validate({"child_module": MODULE, "child_start_seconds": 20, **changes})
+Make = Callable[..., TensorRTChild]
 
 
 @pytest.fixture
-def child() -> Iterator[TensorRTChild]:
-    child = TensorRTChild(settings())
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes children with changed settings, and ends them."""
+    made = []
+
+    def child(**changes: float | str) -> TensorRTChild:
+        fixed = {"child_module": MODULE, "child_start_seconds": 20, "scratch": tmp_path / "scratch"}
+        variables = {"child_variables": ["FAKE_CHILD_START"]}
+        made.append(TensorRTChild(WorkerSettings.model_validate(fixed | variables | changes)))
+        return made[-1]
+
     yield child
-    child.kill()
+    for each in made:
+        each.kill()
+
+
+@pytest.fixture
+def child(make: Make) -> TensorRTChild:
+    return make()
 
 
 class Bench:
@@ -52,7 +65,8 @@ class Bench:
     def run(
         self, child: TensorRTChild, behaviour: str, interruption: Callable[[], Outcome | None] = lambda: None
     ) -> Built | Failed | Crashed | Interrupted:
-        model = self.folder / "model"
+        model = self.folder / "model" / "model.onnx"
+        model.parent.mkdir(exist_ok=True)
         model.write_text(behaviour)
         request = BuildRequest(
             spec=SPEC,
@@ -181,38 +195,36 @@ def test_a_slow_start(child: TensorRTChild, monkeypatch: pytest.MonkeyPatch) -> 
     ("start", "told"), [("refuse", "No bindings"), ("exit", "exit status 1"), ("hang", "in time")]
 )
 def test_a_child_that_cannot_start(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, start: str, told: str
+    make: Make, bench: Bench, monkeypatch: pytest.MonkeyPatch, start: str, told: str
 ) -> None:
     monkeypatch.setenv("FAKE_CHILD_START", start)
-    child = TensorRTChild(settings(child_start_seconds=1))
+    child = make(child_start_seconds=1)
     for run in (child.start, lambda: bench.run(child, "build")):
         with pytest.raises(ConfigurationError, match=told):
             run()
         assert not children()
 
 
-def test_no_such_module() -> None:
+def test_no_such_module(make: Make) -> None:
     with pytest.raises(ConfigurationError, match="could not be loaded"):
-        TensorRTChild(settings(child_module="tests.unit.no_such_child")).start()
+        make(child_module="tests.unit.no_such_child").start()
 
 
 @pytest.mark.parametrize(
     ("limits", "behaviour"), [({"child_max_builds": 2}, "build"), ({"child_max_rss_bytes": 100}, "build 101")]
 )
-def test_a_used_up_child_is_replaced(bench: Bench, limits: dict[str, float], behaviour: str) -> None:
-    child = TensorRTChild(settings(**limits))
-    try:
-        child.start()
-        bench.run(child, behaviour)
-        bench.run(child, behaviour)
-        assert not children()
-        assert isinstance(bench.run(child, "build"), Built)
-    finally:
-        child.kill()
+def test_a_used_up_child_is_replaced(
+    make: Make, bench: Bench, limits: dict[str, float], behaviour: str
+) -> None:
+    child = make(**limits)
+    child.start()
+    bench.run(child, behaviour)
+    bench.run(child, behaviour)
+    assert not children()
+    assert isinstance(bench.run(child, "build"), Built)
 
 
-def test_nothing_is_left_open(bench: Bench) -> None:
-    child = TensorRTChild(settings())
+def test_nothing_is_left_open(child: TensorRTChild, bench: Bench) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     for behaviour in ("build", "die", "garbage", "build"):
         bench.run(child, behaviour)
@@ -220,3 +232,4 @@ def test_nothing_is_left_open(bench: Bench) -> None:
     child.kill()
     assert set(Path("/proc/self/fd").iterdir()) == before
     assert not children()
+    assert not list((bench.folder / "scratch" / "boxes").iterdir())

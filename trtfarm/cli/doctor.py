@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from trtfarm import __version__
+from trtfarm import __version__, sandbox
 from trtfarm.cli.exit_codes import Exit
 from trtfarm.cli.output import print_json, size, stderr
 from trtfarm.contract.typed import CONVERTER
@@ -56,6 +56,7 @@ def _checks() -> Iterator[Check]:
     yield Check("server parts", not missing, text, advice, needed=not remote)
     yield from _runtimes()
     yield from _driver()
+    yield _sandbox()
     if remote or not missing:
         yield _farm(remote)
 
@@ -94,6 +95,16 @@ def _driver() -> Iterator[Check]:
             f"{size(device.memory_bytes)}, driver {device.driver}, CUDA {device.cuda}, {device.uuid}"
         )
         yield Check("GPU", True, text)
+
+
+def _sandbox() -> Check:
+    parts = sandbox.offered()
+    return Check(
+        "sandbox",
+        set(parts) >= sandbox.LEAST,
+        f"Linux {platform.release()} can confine: {', '.join(parts)}",
+        "Landlock, since Linux 5.13, keeps models from files: see landlock in /sys/kernel/security/lsm.",
+    )
 
 
 def _farm(remote: str | None) -> Check:

@@ -10,8 +10,21 @@ import typer
 from trtfarm.cli.output import print_json, print_table, size
 from trtfarm.cli.run import exits, with_farm
 from trtfarm.contract.v1 import QueueView, WorkerView
+from trtfarm.sandbox import Part
 
-_COLUMNS = "host", "GPU", "runtime", "CUDA", "driver", "builds for", "busy", "seen", "state", "worker"
+_COLUMNS = (
+    "host",
+    "GPU",
+    "runtime",
+    "CUDA",
+    "driver",
+    "builds for",
+    "busy",
+    "seen",
+    "state",
+    "sandbox",
+    "worker",
+)
 
 
 def fleet(
@@ -43,8 +56,18 @@ def _worker(worker: WorkerView, now: datetime) -> tuple[object, ...]:
         f"{worker.running}/{worker.slots}",
         _ago((now - worker.last_seen_at).total_seconds()),
         _state(worker),
+        _sandbox(worker),
         worker.worker_id,
     )
+
+
+def _sandbox(worker: WorkerView) -> str:
+    """``full``, ``without tcp, signals``, ``off``."""
+    parts = worker.condition.sandbox
+    if parts is None:
+        return ""
+    lacking = [part for part in Part if part not in parts]
+    return ("off" if not parts else f"without {', '.join(lacking)}") if lacking else "full"
 
 
 def _queue(queue: QueueView) -> tuple[object, ...]:

@@ -12,9 +12,9 @@ NO_NUL = r"^[^\x00]*$"
 
 
 class Value(BaseModel):
-    """Frozen, compared by content, refuses unknown fields."""
+    """Frozen, compared by content, refuses unknown fields, and numbers that JSON does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def canonical_json(document: Any) -> bytes:

@@ -21,6 +21,8 @@ class WorkerCondition(Value):
     ``spool_entries``, ``spool_bytes``: finished work of this worker that the farm does not have yet.
 
     ``scratch_free_bytes``: space left where it works; None if it cannot tell.
+
+    ``sandbox``: what confines its processes that read models, as trtfarm.sandbox names it; None if unknown.
     """
 
     paused: tuple[Pause, ...] = ()
@@ -28,3 +30,4 @@ class WorkerCondition(Value):
     spool_entries: int = 0
     spool_bytes: int = 0
     scratch_free_bytes: int | None = None
+    sandbox: tuple[str, ...] | None = None

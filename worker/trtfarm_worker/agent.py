@@ -22,6 +22,7 @@ from trtfarm.contract.worker import Pause, WorkerCondition
 from trtfarm.errors import ConfigurationError, DatabaseUnavailableError, GpuBusyError
 from trtfarm.failpoints import reach
 from trtfarm.ring import Bell
+from trtfarm.sandbox import Part
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.jobs import JobRepository
@@ -29,6 +30,7 @@ from trtfarm_db.repositories.leases import LeaseRepository
 from trtfarm_db.repositories.workers import WorkerRepository
 from trtfarm_worker import nvml
 from trtfarm_worker.attempt import Attempt
+from trtfarm_worker.child.box import remove_litter
 from trtfarm_worker.child.gpu_lock import choose, gpu_lock
 from trtfarm_worker.child.orphans import end_orphans
 from trtfarm_worker.child.process import GpuHold, TensorRTChild
@@ -82,6 +84,7 @@ class Agent:
         self._paused: dict[int, Pause] = {}  # slots
         self._news = threading.Event()  # the worker's row should change
         self._looked_at = time.monotonic()
+        self._sandbox: tuple[Part, ...] | None = None
         self.info: WorkerInfo | None = None
 
     @property
@@ -100,6 +103,7 @@ class Agent:
             DatabaseUnavailableError: the farm's database does not answer.
         """
         end_orphans()
+        remove_litter(self._settings.scratch / "boxes")
         device = self._take_gpu()
         ready = self._children[0].start()
         if device is not None and ready.multiprocessors:
@@ -117,6 +121,8 @@ class Agent:
             slots=len(self._children),
             device=device,
         )
+        self._sandbox = ready.sandbox
+        self._tell_of_the_sandbox()
         with self._database.transaction() as connection:
             WorkerRepository(connection).register(self.info)
         try:
@@ -126,8 +132,17 @@ class Agent:
             raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
         for number, child in enumerate(self._children):
             self._spawn(f"slot-{number}", self._slot, number, workshop, child)
+        self._news.set()
         self._spawn("presence", self._presence)
         return self.info
+
+    def _tell_of_the_sandbox(self) -> None:
+        if not self._sandbox:
+            _log.warning("worker.sandbox is off: a model can reach all that this worker can")
+            return
+        _log.info("sandbox: %s", ", ".join(self._sandbox))
+        if lacking := [part for part in Part if part not in self._sandbox]:
+            _log.warning("Linux %s has no sandbox for: %s", platform.release(), ", ".join(lacking))
 
     def _take_gpu(self) -> Device | None:
         """With TensorRT that builds on a GPU: locks it for this worker and its one child."""
@@ -190,6 +205,7 @@ class Agent:
             spool_entries=self._outbox.waiting,
             spool_bytes=self._outbox.waiting_bytes,
             scratch_free_bytes=room.free if room else None,
+            sandbox=self._sandbox,
         )
 
     def _looks_for_work(self) -> bool:

@@ -154,7 +154,7 @@ class Attempt:
         progress: Callable[[Progress], None],
     ) -> Done | Failed | Crashed | Interrupted:
         try:
-            return self._child.run(request, interruption, progress)
+            return self._child.run(request, interruption, progress, self._claim.submitter)
         except ConfigurationError:  # a child does not start any more
             self._sound = False
             raise

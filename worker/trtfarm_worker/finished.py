@@ -13,10 +13,9 @@ from trtfarm.contract.leases import AttemptFailure, BenchmarkResult, BuildResult
 from trtfarm.contract.timing_cache import TimingCacheUse
 from trtfarm.contract.value import Value
 from trtfarm_db.repositories.leases import LeaseRepository
-from trtfarm_worker.child.protocol import Built, Measured
+from trtfarm_worker.child.protocol import LAYERS, PROFILE, TIMES, Built, Measured
 
 PLAN, IO, LOG = "plan", "io.json", "build.log"
-TIMES, PROFILE, LAYERS = "times.json", "profile.json", "layers.json"
 
 Effect = Callable[[LeaseRepository], object]
 

@@ -9,6 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trtfarm.contract.leases import RetryPolicy
+from trtfarm.sandbox import Mode
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class WorkerSettings(BaseModel):
@@ -37,7 +42,12 @@ class WorkerSettings(BaseModel):
         drain_seconds: how long running builds may go on after SIGTERM.
         child_start_seconds: how long the child may take to load TensorRT.
         child_module: what the child runs: the farm's own; tests have another.
-        child_max_builds, child_max_rss_bytes: when a warm child is replaced by a fresh one.
+        child_max_builds, child_max_rss_bytes: when a warm child on a GPU is replaced by a fresh one.
+        child_memory_bytes: address space of a process that builds without a GPU; by default, all memory.
+        child_file_bytes: the largest file that a child may write.
+        child_variables: names of environment variables that a child is given beside those it needs.
+        sandbox: ``auto`` puts in force what the kernel offers, ``required`` does not start on a kernel that
+            lacks Landlock or seccomp, ``off`` confines nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,4 +73,8 @@ class WorkerSettings(BaseModel):
     child_module: str = "trtfarm_worker.tensorrt.child"
     child_max_builds: int = Field(default=200, ge=1)
     child_max_rss_bytes: int = Field(default=8 * 2**30, ge=0)
+    child_memory_bytes: int = Field(default_factory=_machine_memory, ge=2**30)
+    child_file_bytes: int = Field(default=64 * 2**30, ge=2**20)
+    child_variables: tuple[str, ...] = ()
+    sandbox: Mode = Mode.AUTO
     retry: RetryPolicy = RetryPolicy()

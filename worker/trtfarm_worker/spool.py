@@ -10,11 +10,10 @@ finished work, to be handed in by any worker that shares the scratch folder, or,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.leases import Claim
 from trtfarm_worker.finished import LOG, Finished, FinishedFile
+from trtfarm_worker.owned_folders import OwnedFolders
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
@@ -101,31 +101,20 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._folders = OwnedFolders(folder)
 
     def open(self, claim: Claim) -> Entry:
         """A new attempt's folder. Raises OSError."""
-        with self._guard():
-            path = self.folder / f"{claim.job_id}.{claim.fence}"
-            path.mkdir(exist_ok=True)
-            lock = _lock(path)
-        if lock is None:
-            raise BlockingIOError(f"{path} belongs to another process.")
-        return Entry(path, lock)
+        name = f"{claim.job_id}.{claim.fence}"
+        return Entry(self.folder / name, self._folders.make(name))
 
     def adopt(self, but: Collection[str] = ()) -> list[Entry]:
         """Finished work that nobody owns, now owned by this process. Removes the litter of killed workers.
 
         ``but``: names to leave alone. Raises OSError if the folder cannot be used.
         """
-        found = []
-        with self._guard():
-            folders = (each for each in self.folder.iterdir() if each.name not in but and each.is_dir())
-            for path in sorted(folders):
-                lock = _lock(path)
-                if lock is not None:
-                    found.append(Entry(path, lock))
         adopted = []
-        for entry in found:
+        for entry in [Entry(path, lock) for path, lock in self._folders.abandoned(but)]:
             if (entry.path / _MANIFEST).exists():
                 adopted.append(entry)
             else:
@@ -142,33 +131,6 @@ class Spool:
                     with contextlib.suppress(FileNotFoundError):  # it has just been handed in
                         size_bytes += sum(file.stat().st_size for file in folder.iterdir())
         return Usage(entries, size_bytes)
-
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Between making a folder and locking it, it must not look abandoned."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _lock(path: Path) -> int | None:
-    """None: another process, or thread, owns it, or it is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists():  # an owner removes the folder before it drops the lock
-            return descriptor
-    except BlockingIOError:
-        pass
-    os.close(descriptor)
-    return None
 
 
 def _described(path: Path) -> FinishedFile:

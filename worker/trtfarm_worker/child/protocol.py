@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from trtfarm.contract.benchmark import BenchmarkOptions, Measurement
 from trtfarm.contract.device import Device
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.v1 import ErrorView
-from trtfarm.contract.value import Value
+from trtfarm.contract.value import Value, canonical_json
+from trtfarm.sandbox import Mode, Part
+
+TIMES, PROFILE, LAYERS = "times.json", "profile.json", "layers.json"
+"""What a benchmark writes: the form of trtexec's --exportTimes, --exportProfile and --exportLayerInfo."""
+
+
+class ChildSetup(Value):
+    """How a child confines itself; its last argument.
+
+    Attributes:
+        control_fd: a pipe on which a child that forks tells how each request's process ended.
+        box: a folder with ``in`` and ``out``: all that a request names lies there.
+        memory_bytes, file_bytes: limits of a request's process; no memory limit on a GPU.
+    """
+
+    control_fd: int
+    box: str
+    sandbox: Mode
+    memory_bytes: int
+    file_bytes: int
+
 
 # --- requests; paths are absolute, and the child appends to ``log_path`` ---
 
@@ -60,26 +82,60 @@ class CombineRequest(Value):
 ChildRequest = Annotated[BuildRequest | BenchmarkRequest | CombineRequest, Field(discriminator="op")]
 child_request: TypeAdapter[ChildRequest] = TypeAdapter(ChildRequest)
 
-# --- answers ---
+# --- answers; a model that has taken its process over may have written them ---
+
+_TEXT_CHARACTERS = 4000
+_DETAILS_BYTES = 8192
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+
+
+def _shortened(text: str) -> str:
+    if len(text) > _TEXT_CHARACTERS:
+        text = f"{text[:_TEXT_CHARACTERS]} […]"
+    return text.replace("\0", "\\0")  # which PostgreSQL cannot keep
+
+
+def _bounded(error: ErrorView) -> ErrorView:
+    details = canonical_json(error.details)
+    fits = len(details) <= _DETAILS_BYTES and b"\\u0000" not in details
+    return ErrorView(
+        code=error.code if _CODE.fullmatch(error.code) else "BUILD_FAILED",
+        message=_shortened(error.message),
+        hint=error.hint and _shortened(error.hint),
+        details=error.details if fits else {},
+    )
+
+
+def _fraction(part: float | None) -> float | None:
+    return None if part is None else min(max(part, 0.0), 1.0)
+
+
+Text = Annotated[str, AfterValidator(_shortened)]
+BoundedError = Annotated[ErrorView, AfterValidator(_bounded)]
 
 
 class Ready(Value):
     """The first message of a child: the runtime it has loaded.
 
-    ``gpus``: targets of ahead-of-time builds; empty where TensorRT builds for the GPU it sits on, which has
-    ``multiprocessors``.
+    Attributes:
+        gpus: targets of ahead-of-time builds; empty where TensorRT builds for the GPU it sits on, which has
+            ``multiprocessors``.
+        sandbox: what is in force while a model is read.
+        forks: each request runs in a process of its own, and ``Ended`` tells that it is gone.
     """
 
     event: Literal["ready"] = "ready"
     runtime: str
     gpus: tuple[str, ...]
     multiprocessors: int | None = None
+    sandbox: tuple[Part, ...] = ()
+    forks: bool = False
 
 
 class Progressed(Value):
     event: Literal["progress"] = "progress"
-    stage: str
-    fraction: float | None
+    stage: Text
+    fraction: Annotated[float | None, AfterValidator(_fraction)]
 
 
 class CacheReport(Value):
@@ -119,7 +175,7 @@ class Failed(Value):
     """``tainted``: TensorRT gave up half-way, and what this process builds next may differ."""
 
     event: Literal["failed"] = "failed"
-    error: ErrorView
+    error: BoundedError
     retryable: bool = False
     tainted: bool = False
 
@@ -129,3 +185,12 @@ ChildMessage = Annotated[
     Ready | Progressed | Built | Measured | Combined | Failed, Field(discriminator="event")
 ]
 child_message: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+
+
+class Ended(Value):
+    """Told by a child that forks, on its own pipe: the request's process is gone.
+
+    ``status``: as subprocess gives it, negative for a signal.
+    """
+
+    status: int

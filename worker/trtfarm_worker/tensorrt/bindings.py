@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
+from pathlib import Path
 from typing import Any
 
 from trtfarm.contract.target import RTX, Runtime, capability_target
@@ -22,6 +24,12 @@ def load(flavour: str) -> Any:
         raise ConfigurationError(
             f"{flavour} cannot be loaded: {error}", hint=f"Install it: pip install 'trtfarm[{extra}]'"
         ) from error
+
+
+def folders(flavour: str) -> tuple[Path, ...]:
+    """Where the bindings and their libraries lie; found without loading them."""
+    spec = importlib.util.find_spec(_MODULES[flavour])
+    return tuple(map(Path, spec.submodule_search_locations or ())) if spec else ()
 
 
 def runtime_of(trt: Any, flavour: str) -> Runtime:

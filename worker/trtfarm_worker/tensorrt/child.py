@@ -1,6 +1,6 @@
 """The child process: loads TensorRT, then builds what its worker asks for until the pipe closes.
 
-    python -m trtfarm_worker.tensorrt.child FLAVOUR REQUESTS_FD EVENTS_FD WORKER_PID
+    python -m trtfarm_worker.tensorrt.child FLAVOUR REQUESTS_FD EVENTS_FD WORKER_PID SETUP
 
 Standard output and error go to the log of the job at hand: TensorRT's compilers print there.
 """
@@ -13,18 +13,23 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from trtfarm.contract.target import Runtime
+from trtfarm import sandbox
+from trtfarm.contract.target import RTX, Runtime
 from trtfarm.contract.v1 import ErrorView
-from trtfarm.errors import TrtFarmError
+from trtfarm.errors import ConfigurationError, TrtFarmError
+from trtfarm_worker.child.box import inside_of, outside_of
+from trtfarm_worker.child.forks import attempt, serve
 from trtfarm_worker.child.lifeline import die_with_parent
 from trtfarm_worker.child.protocol import (
     BuildRequest,
     Built,
     ChildMessage,
     ChildRequest,
+    ChildSetup,
     Combined,
     CombineRequest,
     Done,
@@ -41,25 +46,85 @@ from trtfarm_worker.tensorrt.builder import BuildRefusedError, EngineBuilder, On
 
 def main() -> None:
     flavour, requests_fd, events_fd, worker_pid = sys.argv[1], *map(int, sys.argv[2:5])
+    setup = ChildSetup.model_validate_json(sys.argv[5])
     die_with_parent(worker_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which then ends its child
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    requests = os.fdopen(requests_fd, encoding="utf-8")
     events = os.fdopen(events_fd, "w", encoding="utf-8")
 
     def send(message: ChildMessage) -> None:
         events.write(message.model_dump_json() + "\n")
         events.flush()
 
-    try:
-        trt = bindings.load(flavour)
-        builder = EngineBuilder(trt, bindings.runtime_of(trt, flavour))
-    except TrtFarmError as error:
-        send(Failed(error=error_view(error)))
-        return
-    send(Ready(runtime=str(Runtime(flavour, trt.__version__)), gpus=builder.gpus, **_gpu(builder)))
-    for line in requests:
-        send(handle(builder, child_request.validate_json(line), send))
+    with os.fdopen(requests_fd, encoding="utf-8") as requests, os.fdopen(setup.control_fd, "w") as control:
+        try:
+            _serve(flavour, setup, requests, control, events_fd, send)
+        except TrtFarmError as error:
+            send(Failed(error=error_view(error)))
+
+
+def _serve(
+    flavour: str,
+    setup: ChildSetup,
+    requests: TextIO,
+    control: TextIO,
+    events_fd: int,
+    send: Callable[[ChildMessage], None],
+) -> None:
+    """Without a GPU, each request is confined in a fork. CUDA does not survive one: there, this process is,
+    before it loads anything, since Landlock does not bind threads that are there already.
+    """
+    forks = flavour == RTX
+    parts = sandbox.check(setup.sandbox) if forks else _confine(setup, gpu=flavour)
+    trt = bindings.load(flavour)
+    builder = EngineBuilder(trt, bindings.runtime_of(trt, flavour))
+    if forks:
+        _prove(setup, events_fd)
+    send(
+        Ready(
+            runtime=str(Runtime(flavour, trt.__version__)),
+            gpus=builder.gpus,
+            sandbox=parts,
+            forks=forks,
+            **_gpu(builder),
+        )
+    )
+
+    def run(line: str) -> None:
+        request = child_request.validate_json(line)
+        if forks:
+            _confine(setup, attempt=Path(request.log_path).parent.name)
+        send(handle(builder, request, send))
+
+    if forks:
+        serve(requests, control, events_fd, run)
+    else:
+        for line in requests:
+            run(line)
+
+
+def _confine(setup: ChildSetup, *, gpu: str | None = None, attempt: str = "") -> tuple[sandbox.Part, ...]:
+    """``gpu``: the flavour of TensorRT that is still to be loaded."""
+    box = Path(setup.box)
+    return sandbox.confine(
+        sandbox.Box(
+            read=(inside_of(box, attempt), *(bindings.folders(gpu) if gpu else ())),
+            write=(outside_of(box, attempt),),
+            memory_bytes=setup.memory_bytes,
+            file_bytes=setup.file_bytes,
+            gpu=gpu is not None,
+        ),
+        setup.sandbox,
+    )
+
+
+def _prove(setup: ChildSetup, events_fd: int) -> None:
+    """Raises ConfigurationError: the kernel offers a sandbox that it then refuses."""
+    if attempt(partial(_confine, setup), events_fd) != 0:
+        raise ConfigurationError(
+            "The sandbox cannot be put in force.",
+            hint="A container's own seccomp profile may refuse it. worker.sandbox = 'off' does without.",
+        )
 
 
 def handle(

@@ -1,0 +1,213 @@
+"""What a model that has taken over its process can reach: nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.security.hostile_child import DEEDS
+from trtfarm import sandbox
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.spec import BuildSpec
+from trtfarm.contract.target import Target
+from trtfarm.errors import ConfigurationError
+from trtfarm.sandbox import Mode, Part
+from trtfarm_worker.child.process import TensorRTChild
+from trtfarm_worker.child.protocol import BuildRequest, Built
+from trtfarm_worker.settings import WorkerSettings
+
+SPEC = BuildSpec(
+    model=Digest.of_bytes(b"model"),
+    target=Target(gpu="cc-8.9", compute_capability="8.9", runtime="tensorrt-rtx-1.0"),
+)
+RTX, GPU = "tensorrt-rtx", "tensorrt"
+ITS_OWN = {"read its model", "write its plan", "start a thread"}
+TWO_JOBS = {"linger", "pause", "wait for the theft"}
+FORBIDDEN = [name for name in DEEDS if name not in ITS_OWN | TWO_JOBS]
+# Of a process on a GPU no memory is limited, and it may use what CUDA's driver shares among its threads.
+ALLOWED_ON_A_GPU = {"take all memory", "write into shared memory"}
+REFUSED = {"EPERM", "EACCES", "EFBIG", "MemoryError: ", "ValueError: not allowed to raise maximum limit"}
+# Without the sandbox they work, as root and as anybody: so the test would notice if it were not there.
+WORK_WITHOUT = {
+    "read the worker's environment",
+    "read another model",
+    "list other jobs",
+    "read the home",
+    "write outside",
+    "make a symbolic link",
+    "change a mode",
+    "connect by TCP",
+    "connect to a Unix socket",
+    "connect to an abstract socket",
+    "send by UDP",
+    "fork",
+    "fork by clone",
+    "start a program",
+    "spawn a program",
+    "signal the worker",
+    "open the worker's pidfd",
+    "slow the worker down",
+    "outlive its worker",
+    "share memory with others",
+}
+
+
+class Slot:
+    """One slot of a worker, whose child a model takes over."""
+
+    def __init__(self, folder: Path, runtime: str, mode: Mode) -> None:
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir(exist_ok=True)
+        self._folder = folder
+        self._jobs = 0
+        settings = {"child_module": "tests.security.hostile_child", "scratch": self.scratch, "sandbox": mode}
+        limits = {"child_memory_bytes": 8 << 30, "child_file_bytes": 1 << 20}
+        self.child = TensorRTChild(WorkerSettings.model_validate({"runtime": runtime, **settings, **limits}))
+
+    def run(
+        self, aims: dict[str, Any], submitter: str = "a", on_progress: Callable[[Any], None] = print
+    ) -> dict[str, Any]:
+        self._jobs += 1
+        attempt, model = self._folder / f"job{self._jobs}.1", self._folder / f"model{self._jobs}"
+        attempt.mkdir()
+        model.mkdir()
+        (model / "model.onnx").write_text(json.dumps(aims))
+        request = BuildRequest(
+            spec=SPEC,
+            model_path=str(model / "model.onnx"),
+            plan_path=str(attempt / "plan"),
+            io_path=str(attempt / "io.json"),
+            log_path=str(attempt / "build.log"),
+        )
+        answer = self.child.run(request, lambda: None, on_progress, submitter)
+        assert isinstance(answer, Built), (answer, (attempt / "build.log").read_text())
+        told: dict[str, Any] = json.loads((attempt / "plan").read_text())
+        return told
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Iterator[Callable[[str, Mode], Slot]]:
+    made: list[Slot] = []
+
+    def make(runtime: str, mode: Mode = Mode.REQUIRED) -> Slot:
+        made.append(Slot(tmp_path, runtime, mode))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.child.kill()
+
+
+@pytest.fixture
+def aims(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What is there to be reached: this process is the worker."""
+    other = tmp_path / "scratch" / "models" / "other.onnx"
+    other.parent.mkdir(parents=True)
+    other.write_text("a model")
+    abstract = f"trtfarm-{secrets.token_hex(8)}"
+    shared = Path("/dev/shm") / abstract
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as unnamed,
+        open(tmp_path / "lock", "w") as lock,  # noqa: PTH123
+    ):
+        udp.bind(("127.0.0.1", 0))
+        unix.bind(str(tmp_path / "socket"))
+        unix.listen()
+        unnamed.bind("\0" + abstract)
+        unnamed.listen()
+        yield {
+            "worker": os.getpid(),
+            "other_model": str(other),
+            "scratch": str(tmp_path / "scratch"),
+            "home": str(Path.home()),
+            "shared_memory": str(shared),
+            "tcp": tcp.getsockname(),
+            "udp": udp.getsockname(),
+            "unix": str(tmp_path / "socket"),
+            "abstract": abstract,
+            "lock": lock.fileno(),
+        }
+    shared.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("runtime", [RTX, GPU])
+def test_a_model_that_took_over_its_process_reaches_nothing(slot, aims, runtime):
+    told = slot(runtime).run(aims | {"deeds": [*ITS_OWN, *FORBIDDEN]})["told"]
+    assert {told[name] for name in ITS_OWN} == {"done"}
+    allowed = ALLOWED_ON_A_GPU if runtime == GPU else set()
+    assert {name: told[name] for name in FORBIDDEN if told[name] not in REFUSED and name not in allowed} == {}
+
+
+def test_without_the_sandbox_it_reaches_what_it_wants(slot, aims):
+    told = slot(RTX, Mode.OFF).run(aims | {"deeds": sorted(WORK_WITHOUT)})["told"]
+    assert {name: told[name] for name in WORK_WITHOUT if told[name] != "done"} == {}
+
+
+@pytest.mark.parametrize("runtime", [RTX, GPU])
+def test_a_child_has_none_of_the_workers_environment(slot, aims, runtime, monkeypatch):
+    monkeypatch.setenv("TRTFARM_DATABASE_URL", "postgresql://farm:hidden@127.0.0.1/farm")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    one = slot(runtime)
+    one.child.start()
+    for process in psutil.Process().children(recursive=True):
+        if "tests.security.hostile_child" in process.cmdline():
+            assert "hidden" not in Path(f"/proc/{process.pid}/environ").read_text()
+            assert "TRTFARM_DATABASE_URL" not in process.environ()
+
+
+@pytest.mark.parametrize("runtime", [RTX, GPU])
+def test_a_thread_that_a_job_leaves_behind_does_not_meet_anothers_model(slot, aims, runtime):
+    one = slot(runtime)
+    first = one.run(aims | {"deeds": ["linger"], "secret": "theirs"}, "a")
+    second = one.run(aims | {"deeds": ["pause"], "holds": "theirs"}, "b")
+    assert not psutil.pid_exists(first["pid"])
+    assert second["pid"] != first["pid"]
+    assert not list(one.scratch.rglob("stolen"))
+
+
+def test_a_thread_that_stays_would_find_the_next_model(slot, aims):
+    """A child on a GPU stays with its submitter, who may read what is his."""
+    one = slot(GPU)
+    first = one.run(aims | {"deeds": ["linger"], "secret": "theirs"}, "a")
+    second = one.run(aims | {"deeds": ["wait for the theft"], "holds": "theirs"}, "a")
+    assert second == {"pid": first["pid"], "told": {"wait for the theft": "done"}}
+
+
+def test_a_submitter_meets_a_child_that_was_started_ahead(slot, aims):
+    one = slot(GPU)
+    first = one.run(aims | {"deeds": []}, "a")
+    one.child.warm()
+    (spare,) = {process.pid for process in psutil.Process().children()} - {first["pid"]}
+    assert one.run(aims | {"deeds": []}, "b")["pid"] == spare
+
+
+@pytest.mark.parametrize("runtime", [RTX, GPU])
+def test_a_child_tells_what_is_in_force(slot, runtime):
+    assert slot(runtime).child.start().sandbox == sandbox.offered()
+    assert slot(runtime, Mode.OFF).child.start().sandbox == ()
+
+
+def test_a_kernel_that_lacks_what_is_required_is_refused(monkeypatch):
+    monkeypatch.setattr(sandbox.landlock, "abi", lambda: 0)
+    assert Part.FILES not in sandbox.check(Mode.AUTO)
+    with pytest.raises(ConfigurationError, match="files"):
+        sandbox.check(Mode.REQUIRED)
+
+
+def test_a_result_is_the_workers_own_file(slot, aims, tmp_path):
+    """Also if the child puts another in its place, which only a process outside of the sandbox can."""
+    one = slot(RTX, Mode.OFF)
+    told = one.run(aims | {"deeds": ["make a symbolic link"]})
+    assert told["told"] == {"make a symbolic link": "done"}
+    assert sorted(path.name for path in (tmp_path / "job1.1").iterdir()) == ["build.log", "io.json", "plan"]
