@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.unit import odd_inspector
-from tests.unit.inspection.graphs import model, weight
+from tests.unit.inspection.graphs import model, value, weight
 from trtfarm.errors import (
     ExternalDataPathError,
     ModelError,
@@ -105,6 +105,17 @@ def test_errors_arrive_whole(pool, tmp_path):
         pool.inspect(path)
     assert "onnx.save_model" in caught.value.hint
     assert caught.value.details == {"location": "../w"}
+
+
+def test_inputs_of_every_kind_arrive(pool, tmp_path):
+    unknown_rank = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)
+    sequence = onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None)
+    path = tmp_path / "m.onnx"
+    made = model(inputs=[value("x"), value("n", ("n", 4)), value("scalar", ()), unknown_rank, sequence])
+    path.write_bytes(made.SerializeToString())
+    info = pool.inspect(path)
+    assert info == inspect_model(path)
+    assert [item.shape for item in info.inputs] == [(1, 4), (-1, 4), (), None, None]
 
 
 def test_sizes_are_passed_on(pool, tmp_path):

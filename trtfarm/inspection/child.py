@@ -159,7 +159,7 @@ def _read_models(line: socket.socket, memory_bytes: int, sandbox: Mode, read: Re
     while True:
         data, model = receive_with_file(line, MAX_REQUEST_BYTES)
         answer = _outcome(Request.model_validate_json(data), model, read)
-        write(line, answer.model_dump_json(exclude_none=True).encode())
+        write(line, answer.model_dump_json().encode())
 
 
 def _outcome(request: Request, model: int, read: Reader) -> Answer:
