@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from trtfarm.errors import InvalidGraphError, OnnxTooComplexError
+from trtfarm.inspection.tensors import text
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
@@ -109,7 +110,7 @@ def _unique(names: Iterable[str], what: str) -> set[str]:
             raise InvalidGraphError(f"An {what} has no name.")
         if name in found:
             raise InvalidGraphError(f"Two values have the {what} name {_short(name)}.")
-        found.add(name)
+        found.add(text(name))
     return found
 
 

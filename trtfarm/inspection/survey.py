@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from trtfarm.errors import OnnxTooComplexError
+from trtfarm.inspection.tensors import text
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -21,11 +22,21 @@ def external_tensors(model: ModelProto, max_parts: int) -> list[TensorProto]:
     what later passes cost is bounded by this one.
 
     Raises:
+        InvalidGraphError: a node's or attribute's name is not text.
         OnnxTooComplexError: there are more parts than ``max_parts``, or graphs than ``MAX_BODIES``.
     """
     look = _Survey(max_parts)
     look.model(model)
     return look.external
+
+
+def _check_text(node: NodeProto) -> None:
+    """TensorRT hands names on to its log, and what is not UTF-8 ends the process that listens to it."""
+    text(node.name)
+    text(node.op_type)
+    text(node.domain)
+    for name in node.output:
+        text(name)
 
 
 class _Survey:
@@ -72,6 +83,7 @@ class _Survey:
 
     def _nodes(self, nodes: Iterable[NodeProto]) -> None:
         for node in nodes:
+            _check_text(node)
             attributes = node.attribute
             self._count(len(node.input), len(node.output), len(attributes))
             if attributes:
@@ -80,6 +92,7 @@ class _Survey:
     def _attributes(self, attributes: Iterable[AttributeProto]) -> None:
         """Whatever is there, not only what an attribute's declared type says is there."""
         for attribute in attributes:
+            text(attribute.name)
             if attribute.HasField("t"):
                 self._tensors((attribute.t,))
             if attribute.HasField("sparse_tensor"):
