@@ -28,6 +28,8 @@ _SCOPES: Final = 0b11  # abstract Unix sockets, signals
 READ: Final = _READ_FILE | _READ_DIR
 WRITE: Final = READ | _WRITE_FILE | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG
 """Regular files and folders; no links, devices, sockets or pipes."""
+REWRITE: Final = _WRITE_FILE | _TRUNCATE
+"""Files that are there."""
 DEVICE: Final = _READ_FILE | _WRITE_FILE | _IOCTL_DEV
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -14,9 +14,11 @@ import resource
 import struct
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +33,7 @@ _INHERITED: Final = frozenset(
 )
 _SYSTEM: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 _FACTS: Final = (
-    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
     *("/sys/devices/system/cpu", "/sys/devices/system/node"),
 )
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
@@ -41,7 +43,8 @@ _GPU_FACTS: Final = (
     *("/usr/local/cuda", "/run/nvidia"),
 )
 _GPU_DEVICES: Final = ("/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels")
-_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where CUDA's driver keeps what its threads share
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - where CUDA's driver keeps what its threads share
+_NAMES_OF_THREADS: Final = "/proc/self/task"  # the driver names its own, or does not start
 _OPEN_FILES: Final = 4096
 _CAPSET: Final = {"x86_64": 126, "aarch64": 91}
 _CAPABILITIES_V3: Final = 0x20080522
@@ -126,6 +129,13 @@ def check(mode: Mode) -> tuple[Part, ...]:
     return parts
 
 
+def prepare() -> None:
+    """What ``confine`` can do ahead, for processes that this one forks: call it when all is imported."""
+    _fixed_rules()
+    if seccomp.is_known():
+        seccomp.prepare()
+
+
 def confine(box: Box, mode: Mode = Mode.AUTO) -> tuple[Part, ...]:
     """Confines this process for good; returns what is in force.
 
@@ -144,8 +154,18 @@ def confine(box: Box, mode: Mode = Mode.AUTO) -> tuple[Part, ...]:
     _drop_capabilities()
     _prctl(_PR_SET_DUMPABLE, 0)
     if Part.CALLS in parts:
-        seccomp.install()
+        seccomp.install(cuda_loads=box.gpu)
     return parts
+
+
+def tighten(parts: Collection[Part]) -> None:
+    """Once CUDA is loaded, and before a model is opened: refuses what only loading needs.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if Part.CALLS in parts:
+        seccomp.install()
 
 
 def _limit(box: Box) -> None:
@@ -165,36 +185,45 @@ def _lower(which: int, value: int) -> None:
 
 
 def _rules(box: Box) -> Iterator[tuple[Path, int]]:
-    for path in (*_code(), *map(Path, _SYSTEM), *map(Path, _FACTS)):
-        yield from _if_there(path, landlock.READ)
-    for path in map(Path, _DEVICES):
-        yield from _if_there(path, landlock.DEVICE)
+    yield from _fixed_rules()
+    yield from _if_there("/proc/self", landlock.READ)
     if box.gpu:
-        for path in map(Path, _GPU_FACTS):
-            yield from _if_there(path, landlock.READ)
-        for path in (*map(Path, _GPU_DEVICES), *sorted(Path("/dev").glob("nvidia*"))):
-            yield from _if_there(path, landlock.READ | landlock.DEVICE)
-        yield from _if_there(_SHARED_MEMORY, landlock.WRITE)
+        yield from _gpu_rules()
     for path in box.read:
         yield path, landlock.READ
     for path in box.write:
         yield path, landlock.WRITE
 
 
-def _if_there(path: Path, rights: int) -> Iterator[tuple[Path, int]]:
-    if path.exists():
-        yield path, rights
+@cache
+def _fixed_rules() -> tuple[tuple[Path, int], ...]:
+    read = [*_code(), *_SYSTEM, *_FACTS]
+    rules = [*map(_if_there, read, repeat(landlock.READ)), *map(_if_there, _DEVICES, repeat(landlock.DEVICE))]
+    return tuple(chain.from_iterable(rules))
 
 
-def _code() -> Iterator[Path]:
+def _gpu_rules() -> Iterator[tuple[Path, int]]:
+    for fact in _GPU_FACTS:
+        yield from _if_there(fact, landlock.READ)
+    for device in (*_GPU_DEVICES, *map(str, sorted(Path("/dev").glob("nvidia*")))):
+        yield from _if_there(device, landlock.READ | landlock.DEVICE)
+    yield from _if_there(_SHARED_MEMORY, landlock.WRITE)
+    yield from _if_there(_NAMES_OF_THREADS, landlock.READ | landlock.REWRITE)
+
+
+def _if_there(name: str, rights: int) -> tuple[tuple[Path, int], ...]:
+    path = Path(name)
+    return ((path, rights),) if path.exists() else ()
+
+
+def _code() -> Iterator[str]:
     """Folders with modules and libraries; never one that holds anything else, as a checkout or a home."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    yield from {Path(sysconfig.get_paths()[name]) for name in names}
-    yield Path(sys.base_prefix, "lib")
+    yield from {sysconfig.get_paths()[name] for name in names}
+    yield f"{sys.base_prefix}/lib"
     packages = [module for name, module in sys.modules.items() if "." not in name]
-    yield from {Path(folder) for module in packages for folder in getattr(module, "__path__", ())}
-    for folder in filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")):
-        yield Path(folder)
+    yield from {folder for module in packages for folder in getattr(module, "__path__", ())}
+    yield from filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
 
 
 def _drop_capabilities() -> None:

@@ -12,6 +12,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Final
 
 # x86-64, arm64; None where the architecture does not have the call.
@@ -168,6 +169,8 @@ _KILL, _TGKILL = (62, 129), (234, 131)
 _SIGQUEUE, _TGSIGQUEUE = (129, 138), (297, 240)
 _PRLIMIT, _SETAFFINITY = (302, 261), (203, 122)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
+_CUDA_LOADS: Final = {"socket", "bind", "listen"}
+_AF_UNIX: Final = 1
 _CLONE_THREAD: Final = 0x10000
 _NAMESPACES: Final = 0x7E020000 | 0x80  # CLONE_NEWNS … CLONE_NEWNET, CLONE_NEWTIME
 _LAST_KNOWN: Final = 462  # mseal, Linux 6.10: what came later is answered as an older kernel would
@@ -184,30 +187,50 @@ Instruction = tuple[int, int, int, int]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def prepare() -> None:
+    """What ``install`` can do ahead, for processes that this one forks."""
+    _general(platform.machine(), cuda_loads=False)
+
+
 def is_known() -> bool:
     """Whether there is a table for this machine's architecture."""
     return platform.machine() in _ARCHITECTURES
 
 
-def install() -> None:
+def install(*, cuda_loads: bool = False) -> None:
     """Refuses the calls to every thread of this process, for good. ``no_new_privs`` must be set.
+
+    Args:
+        cuda_loads: its driver still makes a Unix socket and listens on it, without which it does not start
+            (580.159, H200). It connects to nobody and accepts nothing. Install the whole filter afterwards.
 
     Raises:
         OSError: the kernel has no seccomp filters.
     """
     machine = platform.machine()
-    instructions = list(_program(*_ARCHITECTURES[machine], os.getpid()))
-    packed = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in instructions))
-    program = struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(packed))
+    column, _ = _ARCHITECTURES[machine]
+    program = _general(machine, cuda_loads=cuda_loads) + _packed(_of_process(column, os.getpid()))
+    instructions = ctypes.create_string_buffer(program)
+    filtered = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(instructions))
     result = _libc.syscall(
-        _SECCOMP[machine], ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_ALL_THREADS), program
+        _SECCOMP[machine], ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_ALL_THREADS), filtered
     )
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-def _program(column: int, architecture: int, pid: int) -> Iterator[Instruction]:
+@cache
+def _general(machine: str, *, cuda_loads: bool) -> bytes:
+    """The filter's beginning, the same for every process."""
+    return _packed(_of_all(*_ARCHITECTURES[machine], cuda_loads=cuda_loads))
+
+
+def _packed(instructions: Iterable[Instruction]) -> bytes:
+    return b"".join(struct.pack("=HBBI", *each) for each in instructions)
+
+
+def _of_all(column: int, architecture: int, *, cuda_loads: bool) -> Iterator[Instruction]:
     yield _LOAD, 0, 0, _ARCHITECTURE
     yield _EQUAL, 1, 0, architecture
     yield _RETURN, 0, 0, _KILL_PROCESS
@@ -216,9 +239,11 @@ def _program(column: int, architecture: int, pid: int) -> Iterator[Instruction]:
     yield _RETURN, 0, 0, _refusal(errno.EPERM)
     yield _GREATER, 0, 1, _LAST_KNOWN
     yield _RETURN, 0, 0, _refusal(errno.ENOSYS)
-    for numbers in _REFUSED.values():
+    if cuda_loads:
+        yield from _when(_REFUSED["socket"][column] or 0, 0, _only(_AF_UNIX))
+    for name, numbers in _REFUSED.items():
         number = numbers[column]
-        if number is not None:
+        if number is not None and not (cuda_loads and name in _CUDA_LOADS):
             yield _EQUAL, 0, 1, number
             yield _RETURN, 0, 0, _refusal(errno.EPERM)
     # The C library then uses clone, whose flags can be seen.
@@ -227,10 +252,14 @@ def _program(column: int, architecture: int, pid: int) -> Iterator[Instruction]:
     for numbers, index, values in _BY_ARGUMENT:
         yield from _when(numbers[column], index, _refuse_values(values))
     yield from _when(_CLONE[column], 0, _threads_only())
-    for numbers in (_KILL, _TGKILL, _SIGQUEUE, _TGSIGQUEUE):
-        yield from _when(numbers[column], 0, _only(pid))
     for numbers in (_PRLIMIT, _SETAFFINITY):
         yield from _when(numbers[column], 0, _only(0))
+
+
+def _of_process(column: int, pid: int) -> Iterator[Instruction]:
+    """Signals to itself, and the end."""
+    for numbers in (_KILL, _TGKILL, _SIGQUEUE, _TGSIGQUEUE):
+        yield from _when(numbers[column], 0, _only(pid))
     yield _RETURN, 0, 0, _ALLOW
 
 

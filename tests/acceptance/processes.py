@@ -110,15 +110,15 @@ def kill(pid: int) -> None:
 
 
 def tensorrt_children(pid: int, module: str = "trtfarm_worker.tensorrt.child") -> list[int]:
-    """The children of a worker that run TensorRT, or what stands in for it."""
-    found = []
+    """The children of a worker that run TensorRT, or what stands in for it; not the forks of these."""
+    found: dict[int, int] = {}
     for process in descendants(pid):
         try:
             if module in process.cmdline():
-                found.append(process.pid)
+                found[process.pid] = process.ppid()
         except psutil.Error:  # it has just ended
             continue
-    return found
+    return [child for child, parent in found.items() if parent not in found]
 
 
 def clean_environment() -> dict[str, str]:

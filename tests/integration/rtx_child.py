@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,8 +13,11 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import RTX, Runtime, Target
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm.contract.v1 import ErrorView
+from trtfarm.errors import TrtFarmError
 from trtfarm_worker.child.process import TensorRTChild
 from trtfarm_worker.child.protocol import BuildRequest, Built, Failed
+from trtfarm_worker.conversion.typed_model import TypedModels
+from trtfarm_worker.model_cache import CachedModel
 from trtfarm_worker.settings import WorkerSettings
 
 
@@ -37,9 +41,11 @@ class Child:
         self._folder = folder / "attempt"
         self._folder.mkdir()
         settings = {"runtime": RTX, "scratch": folder / "scratch"}
-        self._child = TensorRTChild(WorkerSettings.model_validate(settings))
+        self._settings = WorkerSettings.model_validate(settings)
+        self._child = TensorRTChild(self._settings)
         self.runtime = Runtime.parse(self._child.start().runtime)
         self.stages: list[str] = []  # of the last build
+        self._first = self._child._child
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +53,8 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self._child.kill()
 
-    def build(self, model: Path, options: Sequence[str] = (), typed_folder: Path | None = None) -> Outcome:
+    def build(self, model: Path, options: Sequence[str] = (), cached: CachedModel | None = None) -> Outcome:
+        """``cached``: keeps what is converted; else it is converted each time, as by the worker."""
         read = parse_build_options(options)
         target = Target(gpu="cc-8.9", compute_capability="8.9", runtime=str(self.runtime))
         spec = BuildSpec(
@@ -59,18 +66,34 @@ class Child:
         plan, io, log = (self._folder / name for name in ("plan", "io.json", "log"))
         for path in (plan, io, log):
             path.unlink(missing_ok=True)
-        request = BuildRequest(
-            spec=spec,
-            model_path=str(model),
-            typed_folder=typed_folder and str(typed_folder),
-            plan_path=str(plan),
-            io_path=str(io),
-            log_path=str(log),
-        )
+        log.touch()
         self.stages = []
-        answer = self._child.run(request, lambda: None, lambda told: self.stages.append(told.stage))
+        typed = TypedModels(self._settings, self._folder, log)
+        alone = CachedModel(model, Path(tempfile.mkdtemp(dir=self._folder)), model.stat().st_size)
+        try:
+            with typed.path(spec, cached or alone, self) as path:
+                request = BuildRequest(
+                    spec=spec, model_path=str(path), plan_path=str(plan), io_path=str(io), log_path=str(log)
+                )
+                answer = self._child.run(request, lambda: None, lambda told: self.stage(told.stage))
+        except TrtFarmError as error:
+            view = ErrorView(code=error.code, message=error.message, hint=error.hint)
+            return Outcome(b"", {}, view, log.read_text())
         if isinstance(answer, Failed):
             assert not plan.read_bytes()
             return Outcome(b"", {}, answer.error, log.read_text())
         assert isinstance(answer, Built)
         return Outcome(plan.read_bytes(), json.loads(io.read_text()), None, log.read_text())
+
+    @property
+    def is_the_first(self) -> bool:
+        """Whether no other process had to take its place."""
+        return self._child._child is self._first is not None and self._first.is_running
+
+    # --- of a ``work.Watch`` ---
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def check(self) -> None:
+        """Nothing stops it."""

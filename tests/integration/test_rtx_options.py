@@ -201,7 +201,7 @@ def test_a_truncated_model(child, small, folder):
 
 def test_one_child_for_all_of_this(child, small):
     """No refusal above has ended it, nor is anything left of one in the next build."""
-    assert child.process.poll() is None
+    assert child.is_the_first
     outcome = child.build(small)
     assert outcome.error is None
     assert " E " not in outcome.log

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from pydantic import ValidationError
 
 from tests.acceptance import models
 from tests.integration.rtx_child import Child
@@ -23,7 +20,15 @@ from trtfarm.contract.target import Target
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm.contract.typed import CONVERTER
 from trtfarm.errors import InvalidRequestError
-from trtfarm_worker.conversion.convert import ConversionError, ConverterUnavailableError, to_fp16
+from trtfarm.sandbox import Mode
+from trtfarm_worker.conversion.convert import (
+    TYPED,
+    Bounds,
+    ConversionError,
+    ConverterUnavailableError,
+    to_fp16,
+)
+from trtfarm_worker.model_cache import CachedModel
 
 TARGET = Target(gpu="cc-8.9", compute_capability="8.9", runtime="tensorrt-rtx-1.7.1.116")
 
@@ -37,6 +42,15 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 def spec(*options: str) -> BuildSpec:
     config = parse_build_options(["--fp16", *options]).config
     return BuildSpec(model=Digest.of_bytes(b""), target=TARGET, config=config)
+
+
+def converted(spec: BuildSpec, model: Path, folder: Path) -> Path:
+    """The typed model, in a folder of its own below ``folder``."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    log = out.with_suffix(".log")
+    bounds = Bounds(out, log, 4 << 30, 1 << 30, Mode.AUTO, lambda _: None)
+    to_fp16(spec, model, bounds)
+    return out / TYPED
 
 
 def perceptron(path: Path, *, external: bool = False) -> Path:
@@ -87,10 +101,9 @@ def types(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("external", [False, True])
 def test_outputs_stay_close_and_types_as_they_were(tmp_path: Path, external: bool) -> None:
-    (tmp_path / "out").mkdir()
     model = perceptron(tmp_path / "model.onnx", external=external)
     before = model.read_bytes()
-    typed = to_fp16(spec(), model, tmp_path / "out")
+    typed = converted(spec(), model, tmp_path)
     assert model.read_bytes() == before
     assert types(typed) == types(model)
     rng = np.random.default_rng(1)
@@ -104,7 +117,7 @@ def test_outputs_stay_close_and_types_as_they_were(tmp_path: Path, external: boo
         "w1": TensorProto.FLOAT16,
         "k": TensorProto.INT64,
     }
-    assert (tmp_path / "out" / "typed.onnx.data").exists() is external
+    assert typed.with_name("typed.onnx.data").exists() is external
 
 
 def test_the_plan_has_float16_weights(child: Child, tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_io_formats_say_otherwise(child: Child, tmp_path: Path) -> None:
 def test_layers_that_stay_in_float32(child: Child, tmp_path: Path) -> None:
     model = perceptron(tmp_path / "model.onnx")
     constraints = "--precisionConstraints=obey"
-    typed = to_fp16(spec(constraints, "--layerPrecisions=s*:fp32,so*:fp16,first:fp16"), model, tmp_path)
+    typed = converted(spec(constraints, "--layerPrecisions=s*:fp32,so*:fp16,first:fp16"), model, tmp_path)
     stored = {each.name: each.data_type for each in onnx.load(typed).graph.initializer}
     assert stored["w0"] == TensorProto.FLOAT16
     assert stored["w1"] == TensorProto.FLOAT  # of second, which s* names
@@ -203,7 +216,9 @@ def test_shapes_are_computed_exactly(child: Child, tmp_path: Path) -> None:
     model = chain(tmp_path / "resize.onnx", nodes, 3001)
     feeds = {"x": np.ones((1, 1, 1, 3001), np.float32)}
     assert (
-        run(to_fp16(spec(), model, tmp_path), feeds)[0].shape == run(model, feeds)[0].shape == (1, 1, 1, 6002)
+        run(converted(spec(), model, tmp_path), feeds)[0].shape
+        == run(model, feeds)[0].shape
+        == (1, 1, 1, 6002)
     )
     half = child.build(model, ["--fp16"])
     assert half.error is None
@@ -219,7 +234,7 @@ def test_neighbours_in_float32_hand_over_float32(tmp_path: Path) -> None:
     feeds = {"x": np.array([1, 2, 3, 4], np.float32).reshape(1, 1, 1, 4)}
     exact = spec("--precisionConstraints=obey", "--layerPrecisions=*:fp32")
     for what, kept in ((exact, True), (spec(), False)):
-        (got,) = run(to_fp16(what, model, tmp_path), feeds)
+        (got,) = run(converted(what, model, tmp_path), feeds)
         assert np.allclose(got, feeds["x"], rtol=1e-3) is kept
 
 
@@ -232,33 +247,19 @@ def test_dynamic_shapes(child: Child, tmp_path: Path) -> None:
 
 
 def test_a_model_is_converted_once_for_all_targets(child: Child, tmp_path: Path) -> None:
-    model, folder = models.small(tmp_path / "small.onnx", 0), tmp_path / "kept"
+    model = models.small(tmp_path / "small.onnx", 0)
+    cached = CachedModel(model, tmp_path / "kept", model.stat().st_size)
     alone = child.build(model, ["--fp16"])
     assert "converting to fp16" in child.stages
-    first = child.build(model, ["--fp16"], folder)
+    first = child.build(model, ["--fp16"], cached)
     assert "converting to fp16" in child.stages
-    again = child.build(model, ["--fp16"], folder)
+    again = child.build(model, ["--fp16"], cached)
     assert "converting to fp16" not in child.stages
     assert "fp16: 1 of 1 float32 weights converted" in again.log
     assert alone.plan == first.plan == again.plan != b""
-    assert child.build(model, ["--fp16", "--inputIOFormats=fp16:chw"], folder).plan != first.plan
+    assert child.build(model, ["--fp16", "--inputIOFormats=fp16:chw"], cached).plan != first.plan
     assert "converting to fp16" in child.stages
-    assert len(list(folder.iterdir())) == 2
-
-
-def test_the_converter_ends_with_the_child(tmp_path: Path) -> None:
-    model = perceptron(tmp_path / "model.onnx")
-    with Child(tmp_path) as child, ThreadPoolExecutor(1) as pool:
-        build = pool.submit(child.build, model, ["--fp16"])
-        end = time.monotonic() + 60
-        while not (below := psutil.Process(child.process.pid).children()) and time.monotonic() < end:
-            time.sleep(0.01)
-        (converter,) = below
-        assert "trtfarm_worker.conversion.process" in converter.cmdline()
-        child.process.kill()
-        assert psutil.wait_procs([converter], timeout=30)[1] == []
-        with pytest.raises(ValidationError):  # no answer
-            build.result()
+    assert len(list(cached.typed.iterdir())) == 2
 
 
 def test_what_cannot_be_converted(child: Child, tmp_path: Path) -> None:
@@ -284,15 +285,15 @@ def test_the_converter_must_be_the_one_in_the_key(tmp_path: Path) -> None:
     with pytest.raises(
         ConverterUnavailableError, match=r"by onnxruntime 1\.0\.0; this worker has onnxruntime 1"
     ):
-        to_fp16(other, tmp_path / "model.onnx", tmp_path)
+        converted(other, tmp_path / "model.onnx", tmp_path)
     none = spec().model_copy(update={"converter": "no-such-package-1.0.0"})
     with pytest.raises(ConverterUnavailableError, match="has no no-such-package"):
-        to_fp16(none, tmp_path / "model.onnx", tmp_path)
+        converted(none, tmp_path / "model.onnx", tmp_path)
 
 
 def test_errors_of_the_process_are_exceptions(tmp_path: Path) -> None:
     model = models.small(tmp_path / "small.onnx", 0)
     with pytest.raises(InvalidRequestError, match="has 2 formats for 1 tensors"):
-        to_fp16(spec("--inputIOFormats=fp16:chw,fp32:chw"), model, tmp_path)
+        converted(spec("--inputIOFormats=fp16:chw,fp32:chw"), model, tmp_path)
     with pytest.raises(ConversionError):
-        to_fp16(spec(), tmp_path / "missing.onnx", tmp_path)
+        converted(spec(), tmp_path / "missing.onnx", tmp_path)

@@ -24,6 +24,7 @@ from trtfarm_worker.child.process import TensorRTChild
 from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
+from trtfarm_worker.pauses import Bearing
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
 from trtfarm_worker.work import Workshop
@@ -227,16 +228,23 @@ def test_a_full_disk_gives_no_plan_and_is_not_the_jobs_fault(shop: Shop) -> None
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "sound"), [("build", True), ("refuse", True), ("die", False), ("hang", False)]
+    ("behaviour", "bearing"),
+    [
+        ("build", Bearing.SOUND),
+        ("refuse", Bearing.SOUND),
+        ("die", Bearing.CRASHED),
+        ("hang", Bearing.CRASHED),
+        ("lose_gpu", Bearing.BROKEN),
+    ],
 )
-def test_whether_the_child_is_sound(shop: Shop, behaviour: str, sound: bool) -> None:
+def test_how_the_child_bore_it(shop: Shop, behaviour: str, bearing: Bearing) -> None:
     shop.change(no_progress_seconds=0.3)
-    assert Attempt(shop.workshop, shop.claim(behaviour), shop.child).run() is sound
+    assert Attempt(shop.workshop, shop.claim(behaviour), shop.child).run() is bearing
 
 
-def test_a_child_that_does_not_start_is_not_sound(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_start_is_broken(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CHILD_START", "refuse")
-    assert Attempt(shop.workshop, shop.claim("build"), shop.child).run() is False
+    assert Attempt(shop.workshop, shop.claim("build"), shop.child).run() is Bearing.BROKEN
 
 
 def test_a_log_that_is_far_too_long_loses_its_middle(shop: Shop) -> None:

@@ -20,7 +20,7 @@ AT_THE_TOP = {
     "cuda": (),
     "fastapi": ("trtfarm_api",),
     "filelock": (),
-    "kombu": (),
+    "kombu": ("trtfarm_worker.rings",),
     "numpy": ("trtfarm_worker.tensorrt",),
     "obstore": (),
     "onnx": ("trtfarm.inspection",),

@@ -39,8 +39,14 @@ def handle(builder: Any, request: Any, send: Any) -> Any:
     except (AttributeError, ValueError):  # a benchmark, or a model that is one
         return honest(builder, request, send)
     told = {name: _outcome(DEEDS[name], request, aims) for name in aims["deeds"]}
-    Path(request.plan_path).write_text(json.dumps({"pid": os.getpid(), "told": told}))
+    open_ones = sorted(os.readlink(f"/proc/self/fd/{name}") for name in _descriptors())
+    plan = {"pid": os.getpid(), "told": told, "open": open_ones}
+    Path(request.plan_path).write_text(json.dumps(plan))
     return Built(build_seconds=0, rss_bytes=1)
+
+
+def _descriptors() -> list[str]:
+    return [name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")]
 
 
 def _outcome(deed: Callable[[Any, Any], object], request: BuildRequest, aims: dict[str, Any]) -> str:
@@ -236,6 +242,15 @@ def _refused_calls(request: BuildRequest, aims: dict[str, Any]) -> None:
 
 
 DEEDS["make any refused call"] = _refused_calls
+
+
+ITS_OWN = {"read its model", "write its plan", "start a thread"}
+TWO_JOBS = {"linger", "pause", "wait for the theft"}
+FORBIDDEN = [name for name in DEEDS if name not in ITS_OWN | TWO_JOBS]
+# What CUDA's driver shares among its threads; memory is not limited there, and not taken in a test.
+ALLOWED_ON_A_GPU = {"write into shared memory"}
+UNLIMITED_ON_A_GPU = {"take all memory"}
+REFUSED = {"EPERM", "EACCES", "EFBIG", "MemoryError: ", "ValueError: not allowed to raise maximum limit"}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Speaks the protocol of the TensorRT child, and misbehaves as the text of the "model" says.
 
-FAKE_CHILD_START in the environment says how it starts.
+FAKE_CHILD_START in the environment says how it starts, FAKE_CHILD_PROBE what it does with a real model.
 """
 
 from __future__ import annotations
@@ -38,8 +38,15 @@ def main() -> None:
     send(event="ready", runtime="tensorrt-rtx-1.0", gpus=["cc-8.9"])
     for line in requests:
         request = json.loads(line)
-        words = Path(request["model_path"]).read_text().split()
+        words = words_of(Path(request["model_path"]).read_bytes())
         BEHAVIOURS[words[0]](request, send, *words[1:])
+
+
+def words_of(model: bytes) -> list[str]:
+    """A model that is one is a build of the worker's own."""
+    if not model.startswith(b"\x08"):
+        return model.decode().split()
+    return [os.environ.get("FAKE_CHILD_PROBE", "build")]
 
 
 def build(request: dict[str, Any], send: Any, rss_bytes: str = "1") -> None:
@@ -51,6 +58,10 @@ def build(request: dict[str, Any], send: Any, rss_bytes: str = "1") -> None:
 
 def refuse(request: dict[str, Any], send: Any) -> None:
     send(event="failed", error={"code": "BUILD_FAILED", "message": "no"})
+
+
+def lose_gpu(request: dict[str, Any], send: Any) -> None:
+    send(event="failed", error={"code": "GPU_FAILED", "message": "GPU is lost"})
 
 
 def die(request: dict[str, Any], send: Any, number: str = "SIGSEGV") -> None:
@@ -143,6 +154,7 @@ BEHAVIOURS: dict[str, Any] = {
     for each in (
         build,
         refuse,
+        lose_gpu,
         die,
         leave,
         hang,

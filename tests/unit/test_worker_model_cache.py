@@ -22,7 +22,7 @@ from trtfarm.contract.digest import Digest
 from trtfarm.contract.models import ExternalFile, ModelManifest
 from trtfarm.errors import BlobCorruptError, BlobMissingError
 from trtfarm.store import ArtifactStore, StoreSettings
-from trtfarm_worker.model_cache import ModelCache
+from trtfarm_worker.model_cache import MODEL_FILE, UPLOADED, ModelCache
 
 SECONDS = 20
 
@@ -69,8 +69,8 @@ def world(tmp_path: Path) -> World:
 
 
 def use(cache: ModelCache, manifest: ModelManifest) -> bytes:
-    with cache.model(manifest) as path:
-        return path.read_bytes()
+    with cache.model(manifest) as model:
+        return model.onnx.read_bytes()
 
 
 @contextlib.contextmanager
@@ -87,10 +87,10 @@ def lock_of(world: World, manifest: ModelManifest, kind: int) -> Iterator[None]:
 def test_fetched_once_and_laid_out_as_the_graph_names_it(world: World) -> None:
     manifest, cache = world.model(b"graph", a=b"one", b=b"two"), world.cache()
     for _ in range(2):
-        with cache.model(manifest) as path:
-            assert path.read_bytes() == b"graph"
-            assert (path.parent / "weights/a").read_bytes() == b"one"
-            assert (path.parent / "weights/b").read_bytes() == b"two"
+        with cache.model(manifest) as model:
+            assert model.onnx.read_bytes() == b"graph"
+            assert (model.onnx.parent / "weights/a").read_bytes() == b"one"
+            assert (model.onnx.parent / "weights/b").read_bytes() == b"two"
     assert len(world.store.fetched) == 3
     assert world.kept() == {manifest.digest.hex}
 
@@ -101,9 +101,9 @@ def test_two_use_one_model_at_the_same_time(world: World) -> None:
     inside = threading.Barrier(2, timeout=SECONDS)
 
     def build() -> bytes:
-        with world.cache().model(manifest) as path:
+        with world.cache().model(manifest) as model:
             inside.wait()
-            return path.read_bytes()
+            return model.onnx.read_bytes()
 
     assert together([build, build]) == [b"graph", b"graph"]
     assert len(world.store.fetched) == 1
@@ -130,9 +130,9 @@ def test_the_least_recently_used_go_first(world: World) -> None:
 def test_what_is_in_use_stays_however_small_the_limit(world: World) -> None:
     cache = world.cache(limit_bytes=0)
     one, two = world.model(b"a" * 100), world.model(b"b" * 100)
-    with cache.model(one) as path:
+    with cache.model(one) as model:
         assert use(cache, two) == b"b" * 100
-        assert path.read_bytes() == b"a" * 100
+        assert model.onnx.read_bytes() == b"a" * 100
     use(cache, world.model(b"c"))
     assert one.digest.hex not in world.kept()
 
@@ -160,10 +160,17 @@ def test_a_corrupt_blob_is_not_used(world: World, tmp_path: Path) -> None:
 def test_what_a_killed_worker_left_half_fetched_is_fetched_anew(world: World) -> None:
     manifest = world.model(b"graph", a=b"one")
     partial = world.folder / f".{manifest.digest.hex}.partial"
-    partial.mkdir(parents=True)
-    (partial / "model.onnx.trtfarm").write_bytes(b"gr")
+    (partial / UPLOADED).mkdir(parents=True)
+    (partial / UPLOADED / MODEL_FILE).write_bytes(b"gr")
     assert use(world.cache(), manifest) == b"graph"
     assert world.kept() == {manifest.digest.hex}
+
+
+def test_what_another_version_left_is_fetched_anew(world: World) -> None:
+    manifest = world.model(b"graph")
+    (world.folder / manifest.digest.hex).mkdir(parents=True)
+    (world.folder / manifest.digest.hex / "model.onnx.trtfarm").write_bytes(b"another")
+    assert use(world.cache(), manifest) == b"graph"
 
 
 def test_what_killed_workers_left_is_removed_unless_it_is_being_fetched(world: World) -> None:

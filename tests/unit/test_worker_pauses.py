@@ -13,7 +13,7 @@ import pytest
 from trtfarm.contract.worker import Pause
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
-from trtfarm_worker.pauses import Breaker, Room
+from trtfarm_worker.pauses import Bearing, Breaker, Room
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Usage
 
@@ -32,39 +32,58 @@ def a_room(scratch: Path, **settings: int) -> Room:
     return Room(chosen, cast("ModelCache", NoModels()), cast("Outbox", FullOutbox()))
 
 
-def test_different_jobs_in_a_row_open_the_breaker() -> None:
+def test_different_builds_in_a_row_raise_a_doubt() -> None:
     breaker = Breaker(3, 60)
-    for job in ("a", "b", "b", "b"):
-        breaker.record(job, sound=False)
-        assert not breaker.is_open
-    breaker.record("c", sound=False)
-    assert breaker.is_open
-
-
-def test_a_job_that_goes_well_starts_the_count_again() -> None:
-    breaker = Breaker(2, 60)
-    breaker.record("a", sound=False)
-    breaker.record("b", sound=True)
-    breaker.record("c", sound=False)
-    breaker.record("d", sound=None)  # cancelled: tells nothing
+    for build in ("a", "b", "b", "b"):
+        breaker.record(build, Bearing.CRASHED)
+        assert not breaker.in_doubt
+    breaker.record("c", Bearing.CRASHED)
+    assert breaker.in_doubt
     assert not breaker.is_open
 
 
-def test_it_lets_one_job_through_and_stays_open_longer_each_time() -> None:
+def test_a_build_that_goes_well_starts_the_count_again() -> None:
+    breaker = Breaker(2, 60)
+    breaker.record("a", Bearing.CRASHED)
+    breaker.record("b", Bearing.SOUND)
+    breaker.record("c", Bearing.CRASHED)
+    breaker.record("d", None)  # cancelled: tells nothing
+    assert not breaker.in_doubt
+
+
+def test_a_child_that_says_it_is_broken_is_doubted_at_once() -> None:
+    breaker = Breaker(3, 60)
+    breaker.record("a", Bearing.BROKEN)
+    assert breaker.in_doubt
+
+
+def test_a_doubt_that_is_dispelled_pauses_nothing() -> None:
+    breaker = Breaker(1, 60)
+    for build in "abcdef":
+        breaker.record(build, Bearing.CRASHED)
+        assert breaker.in_doubt
+        breaker.proved(works=True)
+        assert not breaker.in_doubt
+        assert not breaker.is_open
+
+
+def test_it_is_open_longer_each_time_the_workers_own_build_fails() -> None:
     breaker = Breaker(1, 0.2)
+    breaker.record("a", Bearing.CRASHED)
     lengths = []
-    for job in ("a", "b"):
-        breaker.record(job, sound=False)
+    for _ in range(2):
+        breaker.proved(works=False)
+        assert breaker.in_doubt
         began_at = time.monotonic()
         while breaker.is_open:
             time.sleep(0.005)
         lengths.append(time.monotonic() - began_at)
     assert lengths[0] >= 0.19
     assert lengths[1] >= 0.39
-    breaker.record("c", sound=True)
-    breaker.record("d", sound=False)
-    time.sleep(0.25)
-    assert not breaker.is_open  # short again
+    breaker.proved(works=True)
+    breaker.record("b", Bearing.CRASHED)
+    breaker.proved(works=False)
+    assert breaker._until - time.monotonic() <= 0.2  # short again
 
 
 def test_a_disk_that_fills_up_and_has_room_again(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from trtfarm.contract.trtexec_values import files as parse_files
 from trtfarm.contract.trtexec_values import shapes as parse_shapes
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobView
 from trtfarm.errors import InvalidRequestError, LocalFileError
+from trtfarm.files import target_of, write
 
 EPILOG = "Example: trtfarm benchmark resnet50.onnx --gpu h200 --fp16 --shapes=input:8x3x224x224"
 
@@ -95,6 +96,8 @@ def benchmark(
             layers=export_profile is not None or export_layer_info is not None,
         )
         files = _files(load_inputs)
+        for path in filter(None, (export_times, export_profile, export_layer_info)):
+            target_of(path)
         first = BuildFirst.read(
             context.meta[META_KEY],
             gpu=gpu,
@@ -144,7 +147,7 @@ def _tell(job: JobView | None) -> None:
 
 def _export(farm: Farm, digest: Digest | None, path: Path | None) -> None:
     if digest is not None and path is not None:
-        path.write_bytes(farm.artifact(digest))
+        write(path, farm.artifact(digest))
 
 
 def _shapes(text: str | None) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -21,7 +23,8 @@ from trtfarm.contract.names import ModelName
 from trtfarm.contract.trtexec import TrtexecOptions, parse_build_options
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, SubmissionView, TargetRequest
 from trtfarm.contract.value import Value
-from trtfarm.errors import InvalidRequestError, OptionUnsupportedError
+from trtfarm.errors import InvalidRequestError, LocalFileError, OptionUnsupportedError
+from trtfarm.files import target_of
 
 T = TypeVar("T", bound=Value)
 EPILOG = "Example: trtfarm build model.onnx --gpu rtx-4090 --gpu cc-8.6 -o plans/"
@@ -68,6 +71,7 @@ def build(
         destination = _destination(options, output)
         source, names = model_source(model), [ModelName(name) for name in tag or ()]
         targets = [valid(TargetRequest, gpu=name, runtime=runtime) for name in dict.fromkeys(gpu)]
+        _check_destination(destination, many=len(targets) > 1)
 
         def command(farm: Farm) -> list[JobView]:
             digest = find_model(farm, source, quiet=as_json)
@@ -130,7 +134,7 @@ def follow_builds(farm: Farm, jobs: list[JobView], *, quiet: bool) -> dict[str, 
         where = "go on" if farm.here is None else "stay queued; the next trtfarm build here takes them up"
         stderr.print(f"\nThe jobs {where}. Come back to them with:")
         for job in jobs:
-            stderr.print(f"  trtfarm job watch {job.job_id}", markup=False)
+            stderr.print(f"  trtfarm job watch {quote(job.job_id)}", markup=False)
         raise
 
 
@@ -158,10 +162,24 @@ def _save(farm: Farm, job: JobView, destination: str | None, name: str, *, many:
     if destination is None:
         return farm.plan_path(job.plan.digest)
     path = Path(destination)
-    if many or destination.endswith("/") or path.is_dir():
+    if many or _is_folder(destination):
         path /= f"{name}.{job.target.gpu}.plan"
-    farm.pull(job.plan.digest, path)
+    farm.pull(job.plan, path)
     return path
+
+
+def _is_folder(destination: str) -> bool:
+    return destination.endswith("/") or Path(destination).is_dir()
+
+
+def _check_destination(destination: str | None, *, many: bool) -> None:
+    """Before anything is built. Raises LocalFileError."""
+    if destination is None or Path(destination).is_dir():
+        return
+    if not many and not destination.endswith("/"):
+        target_of(destination)
+    elif os.path.lexists(destination.rstrip("/")):
+        raise LocalFileError(f"{destination} is no folder.", hint="Several plans are written to a folder.")
 
 
 def _document(submission: SubmissionView, job: JobView, path: Path | None) -> dict[str, Any]:

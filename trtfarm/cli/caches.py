@@ -11,6 +11,7 @@ from trtfarm.cli.output import print_json, print_table, size, stderr
 from trtfarm.cli.run import exits, with_farm
 from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.errors import InvalidRequestError
+from trtfarm.files import target_of, write
 
 app = typer.Typer(help="Timing caches: list, show, export, import, rollback.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -41,8 +42,9 @@ def export(
 ) -> None:
     """Writes a timing cache to a file, as trtexec's --timingCacheFile takes it."""
     with exits(as_json=as_json):
+        target_of(output)
         data = with_farm(lambda farm: farm.timing_cache(key, revision))
-        output.write_bytes(data)
+        write(output, data)
         if as_json:
             print_json({"path": str(output), "size_bytes": len(data)})
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -114,7 +115,7 @@ def list_campaigns(
         columns = ("campaign", "plans", "refused", "under way", "holes", "priority", "declared", "", "id")
         print_table(columns, rows, empty="No campaigns.")
         if page.next:
-            stderr.print(f"More: trtfarm campaign list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm campaign list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm campaign show nightly --watch")
@@ -175,7 +176,7 @@ def cancel(campaign: Name, as_json: Json = False) -> None:
         shared = f"; {done.shared} go on, as others have submitted them, too" if done.shared else ""
         stderr.print(
             f"{done.campaign.name}: {done.ended} cancelled, {done.asked} being cancelled{shared}. "
-            f"Take it up again: trtfarm campaign fill {done.campaign.name}",
+            f"Take it up again: trtfarm campaign fill {quote(done.campaign.name)}",
             markup=False,
         )
 
@@ -235,7 +236,7 @@ def _through(farm: Farm, view: CampaignView, *, detach: bool, as_json: bool) -> 
         summary = {"campaign_id": view.campaign_id, "name": view.name, "coverage": view.coverage.model_dump()}
         print_json({**summary, "jobs": jobs})
     elif detach:
-        stderr.print(f"Follow it: trtfarm campaign show {view.name} --watch", markup=False)
+        stderr.print(f"Follow it: trtfarm campaign show {quote(view.name)} --watch", markup=False)
     else:
         _print(view)
     return view
@@ -256,7 +257,7 @@ def _follow(farm: Farm, view: CampaignView, *, quiet: bool) -> CampaignView:
     except KeyboardInterrupt:
         where = "goes on" if farm.here is None else "stays queued"
         stderr.print(
-            f"\nThe campaign {where}. Come back to it with: trtfarm campaign show {view.name} --watch",
+            f"\nThe campaign {where}. Come back to it with: trtfarm campaign show {quote(view.name)} --watch",
             markup=False,
         )
         raise
@@ -286,7 +287,7 @@ def _print(view: CampaignView) -> None:
     print_matrix(view)
     stderr.print(f"{view.name}: {counts(view.coverage, view.cells)}.", markup=False)
     if view.coverage.holes:
-        stderr.print(f"Build what is missing: trtfarm campaign fill {view.name}", markup=False)
+        stderr.print(f"Build what is missing: trtfarm campaign fill {quote(view.name)}", markup=False)
 
 
 def _exit(view: CampaignView, *, allow_refused: bool) -> None:

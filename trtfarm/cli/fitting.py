@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -87,7 +88,7 @@ def ask(farm: Farm, asked: ResolveRequest, *, quiet: bool) -> ResolveView:
     try:
         ended = Follower(farm, quiet=quiet).follow([job])[job.job_id]
     except KeyboardInterrupt:
-        stderr.print(f"\nThe build goes on: trtfarm job watch {job.job_id}", markup=False)
+        stderr.print(f"\nThe build goes on: trtfarm job watch {quote(job.job_id)}", markup=False)
         raise
     ended.raise_for_state()
     return farm.resolve(asked.model_copy(update={"build": False}))

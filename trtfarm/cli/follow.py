@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from trtfarm.cli.output import size, stderr
+from trtfarm.cli.output import shown, size, stderr
 from trtfarm.cli.waiting import outlook
 from trtfarm.contract.jobs import JobState
 from trtfarm.contract.v1 import JobView
@@ -60,7 +60,7 @@ class Follower:
         return self._jobs
 
     def _follow(self, job_id: str) -> None:
-        for job in self._client.follow(job_id):
+        for job in self._client.follow(self._jobs[job_id]):
             with self._lock:
                 before, self._jobs[job_id] = self._jobs[job_id], job
             if not self._quiet and not self._live and job.state.terminal and before.state != job.state:
@@ -73,9 +73,9 @@ class Follower:
         rows: list[Text | Spinner] = []
         for job in jobs:
             mark, style = _MARKS.get(job.state, ("", ""))
-            text = Text(line(job), style=style)
+            text = shown(line(job), style)
             if job.state is JobState.RUNNING:
-                spinner = Spinner("dots", text=Text(line(job)))
+                spinner = Spinner("dots", text=shown(line(job)))
                 rows.append(spinner)
             else:
                 rows.append(Text.assemble((f"{mark} ", style), text))

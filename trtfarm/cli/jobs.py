@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from trtfarm.cli.follow import Follower, line
-from trtfarm.cli.output import print_fields, print_json, print_table, size, stderr
+from trtfarm.cli.output import print_fields, print_json, print_log, print_table, say, size, stderr
 from trtfarm.cli.run import Exit, exits, with_farm
 from trtfarm.cli.waiting import about, outlook
 from trtfarm.contract.forecast import Forecast
@@ -44,7 +44,7 @@ def list_jobs(
         ]  # fmt: skip
         print_table(("job", "state", "gpu", "runtime", "created", "result"), rows, empty="No jobs.")
         if page.next:
-            stderr.print(f"More: trtfarm job list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm job list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm job show 0199e0c2-…")
@@ -82,7 +82,7 @@ def logs(job_id: JobId, as_json: Json = False) -> None:
         if as_json:
             print_json({"job_id": job_id, "log": text})
         else:
-            sys.stdout.write(text)
+            print_log(text)
 
 
 @app.command(
@@ -153,7 +153,7 @@ def retry(job_id: JobId, as_json: Json = False) -> None:
         else:
             stderr.print(
                 f"{submission.disposition}: job {submission.job.job_id}. "
-                f"Follow it: trtfarm job watch {submission.job.job_id}",
+                f"Follow it: trtfarm job watch {quote(submission.job.job_id)}",
                 markup=False,
             )
 
@@ -207,4 +207,4 @@ def _show(job: JobView) -> None:
             if attempt.ended_at
             else "running"
         )
-        sys.stdout.write(f"attempt {attempt.number}  worker {attempt.worker_id}  {ended}\n")
+        say(f"attempt {attempt.number}  worker {attempt.worker_id}  {ended}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from trtfarm.cli import (
     tidy,
 )
 from trtfarm.cli.exit_codes import Exit
-from trtfarm.cli.output import print_error
+from trtfarm.cli.output import print_error, stderr
 from trtfarm.cli.trtexec_command import TrtexecCommand
 from trtfarm.errors import InvalidRequestError
 
@@ -92,7 +93,9 @@ def main() -> None:
             hint = f"{error.ctx.command_path} --help tells more." if error.ctx else None
             print_error(InvalidRequestError(error.format_message(), hint=hint), as_json=True)
         else:
-            error.show()
+            told = io.StringIO()
+            error.show(file=told)  # it quotes what was given, as the names of files
+            stderr.print(told.getvalue(), end="")
         status = Exit.USAGE
     except typer.Abort:
         status = Exit.JOB_FAILED

@@ -7,12 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trtfarm.cli.output import size, stderr
+from trtfarm.cli.output import shown, size, stderr, stdout
 from trtfarm.contract.campaign import CampaignView, CellState, CellView, Coverage
 from trtfarm.sdk.campaigns import Campaigns
 
@@ -65,8 +65,7 @@ def follow(campaigns: Campaigns, campaign: CampaignView, *, quiet: bool) -> Camp
 
 def print_matrix(view: CampaignView) -> None:
     """To standard output, with what each symbol means, and the errors beside it."""
-    width = None if sys.stdout.isatty() else 400
-    console = Console(width=width, highlight=False)
+    console = stdout()
     console.print(matrix(view.cells))
     here = dict.fromkeys(cell.state for cell in view.cells)
     legend = [f"{_SYMBOLS[state][0]} {_WORDS.get(state, state.value)}" for state in _SYMBOLS if state in here]
@@ -91,10 +90,10 @@ def matrix(cells: Iterable[CellView], *, rows: int | None = None) -> Table:
     if several:
         table.add_column("config", no_wrap=True)
     for gpu, runtime in columns:
-        table.add_column(Text(f"{gpu}\n{runtime.removeprefix('tensorrt-')}" if runtimes else gpu))
+        table.add_column(shown(f"{gpu}\n{runtime.removeprefix('tensorrt-')}" if runtimes else gpu))
     for (name, config), own in states.items():
         symbols = [Text(*_SYMBOLS[own[column]]) if column in own else Text() for column in columns]
-        table.add_row(Text(name), *([Text(config)] if several else []), *symbols)
+        table.add_row(shown(name), *([shown(config)] if several else []), *symbols)
     return table
 
 

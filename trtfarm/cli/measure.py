@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from trtfarm.cli.follow import Follower
@@ -11,6 +12,7 @@ from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView, Metric
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import JobKind
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, JobRequest, JobView, TargetRequest
+from trtfarm.sdk import asked
 
 
 def measure(
@@ -35,10 +37,12 @@ def measure(
     )
     job = farm.submit(request).job
     try:
-        return Follower(farm, quiet=quiet).follow([job])[job.job_id]
+        ended = Follower(farm, quiet=quiet).follow([job])[job.job_id]
     except KeyboardInterrupt:
-        stderr.print(f"\nThe job goes on: trtfarm job watch {job.job_id}", markup=False)
+        stderr.print(f"\nThe job goes on: trtfarm job watch {quote(job.job_id)}")
         raise
+    asked.measured(plan, ended)
+    return ended
 
 
 def print_benchmark(view: BenchmarkView) -> None:

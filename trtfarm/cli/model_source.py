@@ -48,7 +48,12 @@ def upload(farm: Farm, model: Path, *, quiet: bool) -> Digest:
     """Hashes and sends a model, with a progress bar for what takes longer than a moment."""
     from trtfarm.inspection.manifest import manifest_of
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
         hashing = bar.add_task(f"reading {model.name}", total=None)
         manifest = manifest_of(model, lambda count: bar.advance(hashing, count))

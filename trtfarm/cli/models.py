@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from trtfarm.cli.model_source import find_model, model_source
-from trtfarm.cli.output import print_fields, print_json, print_table, size, stderr
+from trtfarm.cli.output import print_fields, print_json, print_table, say, size, stderr
 from trtfarm.cli.run import exits, with_farm
 from trtfarm.compose.farm import Farm
 from trtfarm.contract.digest import Digest
@@ -41,7 +41,7 @@ def list_models(
         ]  # fmt: skip
         print_table(("model", "names", "size", "uploaded"), rows, empty="No models.")
         if page.next:
-            stderr.print(f"More: trtfarm model list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm model list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm model show detector:prod")
@@ -68,7 +68,7 @@ def show(model: Reference, as_json: Json = False) -> None:
             _print_model(view, names)
         for move in (name and name.moves) or ():
             moved = _moved(move.previous, move.model)
-            sys.stdout.write(f"{move.at:%Y-%m-%d %H:%M:%S} UTC  {moved}, by {move.by}\n")
+            say(f"{move.at:%Y-%m-%d %H:%M:%S} UTC  {moved}, by {move.by}")
 
 
 @app.command(epilog="Example: trtfarm model tag model.onnx detector:prod")

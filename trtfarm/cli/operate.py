@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from trtfarm.cli.output import print_json, print_table, stderr
+from trtfarm.cli.output import PlainFormatter, print_json, print_table, say, stderr
 from trtfarm.cli.run import exits
 from trtfarm.contract.jobs import Scope
+from trtfarm.contract.text import plain_name
 from trtfarm.errors import InvalidRequestError
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); see configs/.")]
@@ -79,12 +80,19 @@ def create(
         from trtfarm.compose.admin import key_repository
 
         with key_repository(config) as keys:
-            key_id, secret = keys.create(name, scope, max_running)
+            key_id, secret = keys.create(_key_name(name), scope, max_running)
         if as_json:
             print_json({"key_id": key_id, "key": secret, "scope": scope})
         else:
             stderr.print(f"Key {key_id} ({scope}). It is not shown again; pass it as TRTFARM_API_KEY:")
-            typer.echo(secret)
+            say(secret)
+
+
+def _key_name(name: str) -> str:
+    try:
+        return plain_name(name)
+    except ValueError as error:
+        raise InvalidRequestError(f"NAME: {error}.") from None
 
 
 @key.command("list", epilog="Example: trtfarm key list")
@@ -154,6 +162,8 @@ def revoke(
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("alembic", "celery", "kombu", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from trtfarm.cli import pull, resolve
 from trtfarm.cli.digests import find_digest
@@ -15,7 +17,11 @@ from trtfarm.cli.run import exits, with_farm
 from trtfarm.cli.trtexec_command import TrtexecCommand
 from trtfarm.compose.farm import Farm
 from trtfarm.contract.benchmark import BenchmarkView
+from trtfarm.contract.digest import Digest
+from trtfarm.contract.engine_io import EngineIo
 from trtfarm.contract.v1 import PlanView
+from trtfarm.errors import IncompatibleFarmError
+from trtfarm.sdk.answers import read
 
 app = typer.Typer(help="Plans: list, show, resolve, pull, export.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -53,7 +59,7 @@ def list_plans(
         columns = ("plan", "gpu", "runtime", "size", "seconds", "built", "model", "measured")
         print_table(columns, rows, empty="No plans.")
         if page.next:
-            stderr.print(f"More: trtfarm plan list --cursor {page.next}", markup=False)
+            stderr.print(f"More: trtfarm plan list --cursor {quote(page.next)}", markup=False)
 
 
 @app.command(epilog="Example: trtfarm plan show sha256:2f0c…")
@@ -90,8 +96,18 @@ app.command(cls=TrtexecCommand, epilog=resolve.EPILOG)(resolve.resolve)
 
 def _read(farm: Farm, name: str) -> tuple[PlanView, dict[str, Any], tuple[BenchmarkView, ...]]:
     view = farm.plan(find_digest(farm, name))
-    tensors = json.loads(farm.artifact(view.io)) if view.io else {}
+    tensors = _described(farm, view.io) if view.io else {}
     return view, tensors, farm.benchmarks(plan=view.digest, limit=5).benchmarks
+
+
+def _described(farm: Farm, io: Digest) -> dict[str, Any]:
+    data = farm.artifact(io)
+    try:
+        read(EngineIo, data)
+    except ValidationError:
+        raise IncompatibleFarmError("The plan's inputs and outputs are told in words unknown here.") from None
+    described: dict[str, Any] = json.loads(data)
+    return described
 
 
 def _cache(view: PlanView) -> str | None:

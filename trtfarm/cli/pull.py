@@ -32,10 +32,10 @@ from trtfarm.compose.cache import plan_cache
 from trtfarm.compose.farm import Farm
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.names import ModelName, model_reference
-from trtfarm.contract.resolve import ResolveRequest
 from trtfarm.contract.v1 import PlanView
 from trtfarm.errors import FarmUnreachableError, NotFoundError, UnavailableError
-from trtfarm.sdk.plan_cache import Answer, PlanCache, answered, question_of
+from trtfarm.files import target_of
+from trtfarm.sdk.plan_cache import Answer, PlanCache, Question
 
 EPILOG = "Example: trtfarm plan pull detector:prod -o detector.plan"
 _DIGITS = re.compile(r"(sha256:)?[0-9A-Fa-f]{6,64}")
@@ -69,6 +69,9 @@ def pull(
     platform: PlatformOption = None,
     build: Build = False,
     wait_for_worker: WaitForWorker = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="PLAN is a plan's digest in full, and never taken for a model's.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Brings a model's plan for this machine, or a plan by its digest; verified, and replaced at once.
@@ -76,11 +79,17 @@ def pull(
     What was pulled is kept: without the farm, the last answer is used again.
     """
     with exits(as_json=as_json):
+        if output is not None and not output.is_dir():
+            target_of(output)
         here = Here(gpu, compute_capability, runtime, driver, platform)
         trtexec = context.meta[META_KEY]
 
         def command(farm: Farm) -> Pulled:
-            asked = _asked(farm, plan, here, trtexec, build=build, wait_for_worker=wait_for_worker)
+            asked = (
+                Digest(plan)
+                if exact
+                else _asked(farm, plan, here, trtexec, build=build, wait_for_worker=wait_for_worker)
+            )
             return _pull(farm, asked, output, quiet=as_json)
 
         done = with_farm(command, builds=build)
@@ -92,7 +101,7 @@ def pull(
 
 def _asked(
     farm: Farm, text: str, here: Here, trtexec: Sequence[str], *, build: bool, wait_for_worker: bool
-) -> Digest | ResolveRequest:
+) -> Question:
     """A plan's digest goes before a model's."""
     reference: Digest | ModelName
     if _DIGITS.fullmatch(text):
@@ -112,34 +121,39 @@ def _asked(
     return question(reference, here, trtexec, build=build, wait_for_worker=wait_for_worker)
 
 
-def _pull(farm: Farm, asked: Digest | ResolveRequest, output: Path | None, *, quiet: bool) -> Pulled:
+def _pull(farm: Farm, asked: Question, output: Path | None, *, quiet: bool) -> Pulled:
     cache = plan_cache()
-    name = question_of(farm.url, asked)
     try:
         answer = _answer(farm, asked, quiet=quiet)
     except UnavailableError as error:
-        return _offline(cache, name, output, error)
+        return _offline(cache, farm.url, asked, output, error)
     path = _path(output, answer.plan)
+    if not quiet and not isinstance(asked, Digest) and isinstance(asked.model, Digest):
+        stderr.print(f"There is no plan {asked.model}, so it is taken for a model: this is a plan of it.")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
         task = bar.add_task("", total=answer.plan.size_bytes)
-        changed = cache.fetch(farm, answer.plan.digest, path, lambda count: bar.advance(task, count))
-    for each in {name, question_of(farm.url, answer.plan.digest)}:
-        cache.remember(each, answer)
+        changed = cache.fetch(farm, answer.plan, path, lambda count: bar.advance(task, count))
+    cache.remember(farm.url, asked, answer)
+    if asked != answer.plan.digest:
+        cache.remember(farm.url, answer.plan.digest, answer)
     return Pulled(answer, path, changed, offline=False)
 
 
-def _answer(farm: Farm, asked: Digest | ResolveRequest, *, quiet: bool) -> Answer:
+def _answer(farm: Farm, asked: Question, *, quiet: bool) -> Answer:
+    now = datetime.now(UTC)
     if isinstance(asked, Digest):
-        return answered(farm.plan(asked))
+        return Answer(plan=farm.plan(asked), why=(), needs=(), at=now)
     found = ask(farm, asked, quiet=quiet)
     if found.plan is None:
         raise missed(found, asked.model)
-    return answered(found.plan, found.why, found.needs)
+    return Answer(plan=found.plan, machine=found.machine, why=found.why, needs=found.needs, at=now)
 
 
-def _offline(cache: PlanCache, name: str, output: Path | None, error: UnavailableError) -> Pulled:
-    answer = cache.recall(name)
+def _offline(
+    cache: PlanCache, farm: str, asked: Question, output: Path | None, error: UnavailableError
+) -> Pulled:
+    answer = cache.recall(farm, asked)
     if answer is None:
         raise FarmUnreachableError(
             f"{error.message} This machine has not pulled that before.", hint=error.hint

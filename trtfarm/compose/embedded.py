@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trtfarm.contract.digest import Digest
 from trtfarm.errors import ConfigurationError
+from trtfarm.private_folder import private_file, private_folder
 
 if TYPE_CHECKING:
     from trtfarm_api.farm import Farm
@@ -41,6 +42,19 @@ class Home:
     def database_url(self) -> str:
         return f"sqlite:///{self.path / 'farm.sqlite'}"
 
+    def make(self) -> None:
+        """The folders, and the database's file, for this user alone; SQLite's other files are made alike.
+
+        Raises:
+            ConfigurationError: another user may change what is in them.
+        """
+        for folder in (self.path, self.artifacts, self.staging, self.path / "scratch"):
+            private_folder(folder)
+        for suffix in ("", "-wal", "-shm"):
+            path = self.path / f"farm.sqlite{suffix}"
+            if not suffix or path.exists():
+                private_file(path)
+
     @property
     def address(self) -> Path:
         """A file with the address of the process that runs the farm."""
@@ -64,11 +78,11 @@ def controller(home: Home) -> Iterator[None]:
     """Being the one process that runs this embedded farm.
 
     Raises:
-        ConfigurationError: another process is.
+        ConfigurationError: another process is, or another user may change what is in the home.
     """
     from filelock import FileLock, Timeout
 
-    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.make()
     lock = FileLock(home.path / "controller.lock", thread_local=False)
     try:
         lock.acquire(timeout=0)

@@ -74,6 +74,7 @@ class Here:
                 raise incomplete(error) from error
 
     def _run(self) -> Where:
+        self.home.make()  # where others could have left an address, none is read
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(controller(self.home))

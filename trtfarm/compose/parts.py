@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtfarm.errors import ConfigurationError
+from trtfarm.private_folder import private_folder
 
 if TYPE_CHECKING:
     from trtfarm.compose.settings import ApiSettings
@@ -59,7 +60,8 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
     """The parts of ``trtfarm serve``, on PostgreSQL and Redis.
 
     Raises:
-        ConfigurationError: the schema is not current, or keys are required and there is none.
+        ConfigurationError: the schema is not current, keys are required and there is none, or others may
+            write into the folder of uploads.
         DatabaseUnavailableError: the database does not answer.
     """
     from trtfarm.ring import CeleryBell, celery_app
@@ -74,6 +76,7 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
         schema.require_current(database)
         if server.requires_keys:
             _require_a_key(database, server.host)
+        private_folder(server.staging)
         store = ArtifactStore.open(settings.store)
         bell = CeleryBell(celery_app(settings.redis.url.get_secret_value()))
         stack.callback(bell.close)

@@ -16,6 +16,7 @@ from trtfarm.contract.jobs import Disposition
 from trtfarm.contract.names import ModelReference
 from trtfarm.contract.profiles import OptimizationProfile
 from trtfarm.contract.target import Target
+from trtfarm.contract.text import plain_name
 from trtfarm.contract.v1 import (
     DEFAULT_TIMEOUT_SECONDS,
     MAX_TIMEOUT_SECONDS,
@@ -73,7 +74,7 @@ def _no_uuid(name: str) -> str:
 Name = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_no_uuid)
 ]
-Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$"), AfterValidator(plain_name)]
 
 
 class CampaignModel(Value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -36,6 +36,40 @@ def check_location(location: str) -> str:
             location=location[:80].encode("utf-8", "backslashreplace").decode(),
         )
     return location
+
+
+def check_side_by_side(locations: Iterable[str]) -> None:
+    """Whether all of them could lie on any disk, also on one that takes ``A`` and ``a`` for the same name.
+
+    Raises:
+        ExternalDataPathError: two would be one file, or one would be a file and a folder.
+    """
+    files: dict[str, str] = {}
+    for location in locations:
+        name = _folded(location)
+        if name in files:
+            other = files[name]
+            raise ExternalDataPathError(
+                f"External data {location!r} is listed twice."
+                if other == location
+                else f"External data {other!r} and {location!r} are one file on some disks.",
+                hint="Save the model again, with its external data in one file.",
+            )
+        files[name] = location
+    for name, location in files.items():
+        folder = posixpath.dirname(name)
+        while folder:
+            if folder in files:
+                raise ExternalDataPathError(
+                    f"External data {files[folder]!r} is a file, and a folder of {location!r}.",
+                    hint="Save the model again, with its external data in one file.",
+                )
+            folder = posixpath.dirname(folder)
+
+
+def _folded(location: str) -> str:
+    """The same for names that some file system does not tell apart."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", location).casefold())
 
 
 def _objection(location: str) -> str | None:
@@ -81,19 +115,9 @@ class ExternalFile(Value):
 
 
 def _set_of_files(files: tuple[ExternalFile, ...]) -> tuple[ExternalFile, ...]:
-    """Sorted; refuses two entries of which only one could be on a disk."""
-    ordered = tuple(sorted(files, key=lambda file: file.location))
-    for one, other in pairwise(ordered):
-        if one.location == other.location:
-            raise ExternalDataPathError(f"External data {one.location!r} is listed twice.")
-    locations = {file.location for file in ordered}
-    for location in locations:
-        folder = posixpath.dirname(location)
-        while folder:
-            if folder in locations:
-                raise ExternalDataPathError(f"External data {folder!r} is a file and a folder.")
-            folder = posixpath.dirname(folder)
-    return ordered
+    """Sorted; refuses entries that could not lie side by side."""
+    check_side_by_side(file.location for file in files)
+    return tuple(sorted(files, key=lambda file: file.location))
 
 
 class ModelManifest(Value):

@@ -6,12 +6,13 @@ from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from trtfarm.contract.campaign import CampaignConfig, CellPlan, CellState, Coverage, Name
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.names import ModelReference
 from trtfarm.contract.target import Target
+from trtfarm.contract.text import plain_name
 from trtfarm.contract.v1 import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS, ErrorView, Priority
 from trtfarm.contract.value import Value
 from trtfarm.errors import InvalidRequestError
@@ -19,7 +20,7 @@ from trtfarm.errors import InvalidRequestError
 SAME_PERCENT = 2.0
 """Two measurements that differ by less are the same."""
 
-Filter = Annotated[str, Field(min_length=1, max_length=80)]
+Filter = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(plain_name)]
 
 
 class OrderRequest(Value):

@@ -110,12 +110,13 @@ def folder(name: str) -> str:
 
 
 def check_names(models: Iterable[TritonModel]) -> None:
-    """Raises NotExportableError if two models would share a folder."""
+    """Raises NotExportableError if two models would share a folder, on a disk that ignores case too."""
     seen: set[str] = set()
     for model in models:
-        if model.name in seen:
+        name = model.name.casefold()
+        if name in seen:
             raise NotExportableError(f"Two models would be called {model.name!r} in the repository.")
-        seen.add(model.name)
+        seen.add(name)
 
 
 def _loads(backend: str, plan: PlanView, name: str) -> None:

@@ -22,6 +22,8 @@ from trtfarm.errors.blobs import (
     UploadTooLargeError,
 )
 from trtfarm.errors.farm import (
+    AnswerMismatchError,
+    AnswerTooLargeError,
     AuthError,
     AuthRequiredError,
     BuildError,
@@ -82,6 +84,8 @@ from trtfarm.errors.state import (
 )
 
 __all__ = [
+    "AnswerMismatchError",
+    "AnswerTooLargeError",
     "AuthError",
     "AuthRequiredError",
     "BlobCorruptError",

@@ -41,10 +41,11 @@ def from_code(
     ``otherwise``.
     """
     kind = _by_code(TrtFarmError).get(code)
-    if kind is not None:
-        return kind(message, hint=hint, **(details or {}))
-    unknown: type[TrtFarmError] = type(otherwise.__name__, (otherwise,), {"code": code})
-    return unknown(message, hint=hint, **(details or {}))
+    if kind is None:
+        kind = type(otherwise.__name__, (otherwise,), {"code": code})
+    error = kind(message, hint=hint)
+    error.details = dict(details or {})  # whoever answers chooses the names
+    return error
 
 
 def _by_code(root: type[TrtFarmError]) -> dict[str, type[TrtFarmError]]:

@@ -59,6 +59,18 @@ class IncompatibleFarmError(ConfigurationError):
     code = "INCOMPATIBLE_FARM"
 
 
+class AnswerMismatchError(TrtFarmError):
+    """The answer is about something else than what was asked for."""
+
+    code = "ANSWER_MISMATCH"
+
+
+class AnswerTooLargeError(TrtFarmError):
+    """The answer is larger than any that a farm gives."""
+
+    code = "ANSWER_TOO_LARGE"
+
+
 class LocalFileError(TrtFarmError):
     """A file or folder on this machine cannot be read or written."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from trtfarm.contract.models import ModelInfo
+from trtfarm.contract.models import ModelInfo, check_side_by_side
 from trtfarm.errors import InvalidGraphError, OnnxOpsetError, OnnxTooComplexError
 from trtfarm.inspection.external import Reference, check_references, references
 from trtfarm.inspection.functions import check_functions
@@ -103,6 +103,7 @@ def examine(source: Path | BinaryIO, *, max_nodes: int = MAX_NODES) -> tuple[Mod
     external = external_tensors(model, MAX_PARTS)
     node_count = _check_graphs(model, max_nodes)
     found = references(external)
+    locations = tuple(sorted({item.location for item in found}))
     graph = model.graph
     initialized = {tensor.name for tensor in graph.initializer}
     initialized.update(sparse.values.name for sparse in graph.sparse_initializer)
@@ -116,9 +117,10 @@ def examine(source: Path | BinaryIO, *, max_nodes: int = MAX_NODES) -> tuple[Mod
         ir_version=model.ir_version,
         opsets=opsets,
         node_count=node_count,
-        external_data=tuple(sorted({item.location for item in found})),
+        external_data=locations,
     )
     check_description(info)
+    check_side_by_side(locations)
     return info, found
 
 

@@ -29,6 +29,7 @@ from trtfarm.contract.v1 import (
     PlanView,
     SubmissionView,
 )
+from trtfarm.files import PathLike
 from trtfarm.sdk import calls, connection, export, follow, requests, transfer
 from trtfarm.sdk.calls import Job, OnBytes, Plan, Reference
 from trtfarm.sdk.campaigns import AsyncCampaigns
@@ -36,7 +37,7 @@ from trtfarm.sdk.export import Models, TritonOptions
 from trtfarm.sdk.orders import AsyncOrders
 from trtfarm.sdk.requests import BuildOptions
 from trtfarm.sdk.running import AsyncRunner
-from trtfarm.sdk.transfer import Model, PathLike
+from trtfarm.sdk.transfer import Model
 
 
 class AsyncFarmClient:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -45,12 +45,19 @@ def read(kind: type[View], document: bytes | str) -> View:
 def problem(response: httpx.Response) -> errors.TrtFarmError:
     """The error in a problem document; one made up if somebody else has answered."""
     try:
-        document = response.json()
-        return errors.from_code(
-            document["code"], document["detail"], document.get("hint"), document.get("details")
-        )
-    except (ValueError, KeyError, TypeError):
+        told = read(_Told, response.content)
+    except ValidationError:
         return stranger(response)
+    return errors.from_code(told.code, told.detail, told.hint, told.details)
+
+
+class _Told(BaseModel):
+    """What of a problem document is needed."""
+
+    code: str
+    detail: str
+    hint: str | None = None
+    details: dict[str, Any] | None = None
 
 
 def stranger(response: httpx.Response) -> errors.FarmUnreachableError:

@@ -28,11 +28,13 @@ from trtfarm.contract.v1 import (
     SubmissionView,
     TimingCacheList,
 )
+from trtfarm.sdk import asked
 from trtfarm.sdk.answers import View, parsed, problem, unreachable
-from trtfarm.sdk.flow import Flow, call, pause
+from trtfarm.sdk.flow import MOST_ANSWER_BYTES, Flow, call, pause
 
 TRIES = 4
 BACKOFF_SECONDS = 0.25
+MOST_ARTIFACT_BYTES = 2 * 2**30
 _RETRIED = frozenset({502, 503, 504})
 Reference = Digest | ModelName
 Job = str | JobView | SubmissionView
@@ -40,15 +42,17 @@ Plan = Digest | PlanView
 OnBytes = Callable[[int], None]
 
 
-def request(method: str, url: str, *, tries: int = TRIES, **options: Any) -> Flow[httpx.Response]:
+def request(
+    method: str, url: str, *, tries: int = TRIES, most_bytes: int = MOST_ANSWER_BYTES, **options: Any
+) -> Flow[httpx.Response]:
     """One call, repeated while nobody answers. Raises the error that the farm tells of.
 
-    ``tries``: 1 for a call whose body can be read only once.
+    ``tries``: 1 for a call whose body can be read only once. ``most_bytes``: of the answer.
     """
     for attempt in range(tries):
         last = attempt == tries - 1
         try:
-            response = yield from call(method, url, **options)
+            response = yield from call(method, url, most_bytes, **options)
         except httpx.TransportError as error:
             if last or isinstance(error, httpx.ConnectError):
                 raise unreachable(error) from error
@@ -75,7 +79,10 @@ def job_id(job: Job) -> str:
 
 
 def model(reference: Reference) -> Flow[ModelView]:
-    return view(ModelView, "GET", f"/v1/models/{reference}")
+    found = yield from view(ModelView, "GET", f"/v1/models/{reference}")
+    if isinstance(reference, Digest):
+        asked.same("model", reference, found.digest)
+    return found
 
 
 def has_model(digest: Digest) -> Flow[bool]:
@@ -91,15 +98,23 @@ def models(*, limit: int = 50, **filters: str | None) -> Flow[ModelPage]:
 
 
 def names(*, limit: int = 50, **filters: str | None) -> Flow[NamePage]:
-    return view(NamePage, "GET", "/v1/names", params={"limit": limit, **_given(filters)})
+    page = yield from view(NamePage, "GET", "/v1/names", params={"limit": limit, **_given(filters)})
+    asked.among(page.names, filters)
+    return page
 
 
 def name(reference: ModelName) -> Flow[NameView]:
-    return view(NameView, "GET", f"/v1/names/{reference}")
+    found = yield from view(NameView, "GET", f"/v1/names/{reference}")
+    asked.same("name", reference, found.reference)
+    return found
 
 
 def tag(model: Reference, reference: ModelName) -> Flow[NameView]:
-    return view(NameView, "PUT", f"/v1/names/{reference}", json={"model": model})
+    found = yield from view(NameView, "PUT", f"/v1/names/{reference}", json={"model": model})
+    asked.same("name", reference, found.reference)
+    if isinstance(model, Digest):
+        asked.same(f"{reference} for model", model, found.model)
+    return found
 
 
 def untag(reference: ModelName) -> Flow[None]:
@@ -112,20 +127,24 @@ def untag(reference: ModelName) -> Flow[None]:
 def submit(submission: JobRequest) -> Flow[SubmissionView]:
     body = submission.model_dump(mode="json", exclude_defaults=True)
     headers = {"Idempotency-Key": uuid4().hex}
-    return view(SubmissionView, "POST", "/v1/jobs", json=body, headers=headers)
+    found = yield from view(SubmissionView, "POST", "/v1/jobs", json=body, headers=headers)
+    asked.submission(submission, found)
+    return found
 
 
 def job(which: Job) -> Flow[JobView]:
-    return view(JobView, "GET", f"/v1/jobs/{job_id(which)}")
+    return _job(which, "GET", "")
 
 
 def jobs(*, states: tuple[JobState, ...] = (), limit: int = 50, **filters: str | None) -> Flow[JobPage]:
     params = {"state": [state.value for state in states], "limit": limit, **_given(filters)}
-    return view(JobPage, "GET", "/v1/jobs", params=params)
+    page = yield from view(JobPage, "GET", "/v1/jobs", params=params)
+    asked.among(page.jobs, filters)
+    return page
 
 
 def cancel(which: Job) -> Flow[JobView]:
-    return view(JobView, "POST", f"/v1/jobs/{job_id(which)}/cancel")
+    return _job(which, "POST", "/cancel")
 
 
 def cancel_queued(which: CancelRequest) -> Flow[int]:
@@ -138,38 +157,57 @@ def cancel_queued(which: CancelRequest) -> Flow[int]:
 
 
 def prioritize(which: Job, priority: int) -> Flow[JobView]:
-    return view(JobView, "POST", f"/v1/jobs/{job_id(which)}/prioritize", json={"priority": priority})
+    return _job(which, "POST", "/prioritize", json={"priority": priority})
 
 
 def retry(which: Job) -> Flow[SubmissionView]:
-    return view(SubmissionView, "POST", f"/v1/jobs/{job_id(which)}/retry")
+    found = yield from view(SubmissionView, "POST", f"/v1/jobs/{job_id(which)}/retry")
+    known = which.job if isinstance(which, SubmissionView) else which
+    if isinstance(known, JobView):  # the new job has the old one's spec
+        known = known.model_copy(update={"job_id": found.job.job_id})
+    asked.job(found.job.job_id if isinstance(known, str) else known, found.job)
+    return found
+
+
+def _job(which: Job, method: str, verb: str, **options: Any) -> Flow[JobView]:
+    found = yield from view(JobView, method, f"/v1/jobs/{job_id(which)}{verb}", **options)
+    asked.job(which, found)
+    return found
 
 
 def log(which: Job) -> Flow[str]:
-    return (yield from request("GET", f"/v1/jobs/{job_id(which)}/log")).text
+    url = f"/v1/jobs/{job_id(which)}/log"
+    return (yield from request("GET", url, most_bytes=MOST_ARTIFACT_BYTES)).text
 
 
 # --- plans ---
 
 
 def plan(digest: Digest) -> Flow[PlanView]:
-    return view(PlanView, "GET", f"/v1/plans/{digest}")
+    found = yield from view(PlanView, "GET", f"/v1/plans/{digest}")
+    asked.same("plan", digest, found.digest)
+    return found
 
 
 def plans(*, limit: int = 50, **filters: str | None) -> Flow[PlanPage]:
-    return view(PlanPage, "GET", "/v1/plans", params={"limit": limit, **_given(filters)})
+    page = yield from view(PlanPage, "GET", "/v1/plans", params={"limit": limit, **_given(filters)})
+    asked.among(page.plans, filters)
+    return page
 
 
 def resolve(question: ResolveRequest) -> Flow[ResolveView]:
     # Fields that were set are the question: null asks for TensorRT's default.
     body = question.model_dump(mode="json", exclude_unset=True)
-    return view(ResolveView, "POST", "/v1/plans/resolve", json=body)
+    found = yield from view(ResolveView, "POST", "/v1/plans/resolve", json=body)
+    asked.resolution(question, found)
+    return found
 
 
 def artifact(digest: Digest) -> Flow[bytes]:
-    data = (yield from request("GET", f"/v1/artifacts/{digest}")).content
-    if Digest.of_bytes(data) != digest:
-        raise errors.BlobCorruptError(f"Other bytes than {digest} arrived.")
+    url = f"/v1/artifacts/{digest}"
+    data = (yield from request("GET", url, most_bytes=MOST_ARTIFACT_BYTES)).content
+    if (got := Digest.of_bytes(data)) != digest:
+        raise errors.BlobCorruptError(f"Other bytes than {digest} arrived ({got}).")
     return data
 
 
@@ -177,25 +215,37 @@ def artifact(digest: Digest) -> Flow[bytes]:
 
 
 def benchmarks(*, limit: int = 50, **filters: str | None) -> Flow[BenchmarkPage]:
-    return view(BenchmarkPage, "GET", "/v1/benchmarks", params={"limit": limit, **_given(filters)})
+    page = yield from view(BenchmarkPage, "GET", "/v1/benchmarks", params={"limit": limit, **_given(filters)})
+    asked.among(page.benchmarks, filters)
+    return page
 
 
 def timing_caches(key: str | None = None) -> Flow[tuple[TimingCacheView, ...]]:
     url = f"/v1/timing-caches/{key}" if key else "/v1/timing-caches"
-    return (yield from view(TimingCacheList, "GET", url)).timing_caches
+    found = (yield from view(TimingCacheList, "GET", url)).timing_caches
+    for each in found:
+        asked.same("timing cache", key or "", each.key[: len(key or "")])
+    return found
 
 
 def timing_cache(key: str, revision: int | None = None) -> Flow[bytes]:
-    params = {"revision": revision} if revision else {}
-    response = yield from request("GET", f"/v1/timing-caches/{key}/content", params=params)
-    if f'"{Digest.of_bytes(response.content).hex}"' != response.headers["ETag"]:
-        raise errors.BlobCorruptError("Other bytes arrived than the farm sent.")
-    return response.content
+    known = yield from timing_caches(key)
+    chosen = next((each for each in known if revision in {None, each.revision}), None)
+    if chosen is None:
+        raise errors.NotFoundError(f"Timing cache {key} has no revision {revision}.")
+    url = f"/v1/timing-caches/{chosen.key}/content"
+    params = {"revision": chosen.revision}
+    data = (yield from request("GET", url, params=params, most_bytes=MOST_ARTIFACT_BYTES)).content
+    if (got := Digest.of_bytes(data)) != chosen.digest:
+        raise errors.BlobCorruptError(f"Other bytes than {chosen.digest} arrived ({got}).")
+    return data
 
 
 def roll_back_timing_cache(key: str, revision: int) -> Flow[TimingCacheView]:
     url = f"/v1/timing-caches/{key}/rollback"
-    return view(TimingCacheView, "POST", url, params={"revision": revision})
+    found = yield from view(TimingCacheView, "POST", url, params={"revision": revision})
+    asked.same("timing cache", key, found.key[: len(key)])
+    return found
 
 
 def fleet() -> Flow[FleetView]:

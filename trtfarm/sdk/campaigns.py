@@ -9,13 +9,13 @@ from typing import Any, Unpack
 from trtfarm.contract.campaign import CampaignPage, CampaignRequest, CampaignView, CancelView, CoverageView
 from trtfarm.contract.triton import TritonModel
 from trtfarm.errors import UnavailableError
-from trtfarm.sdk import export
+from trtfarm.files import PathLike
+from trtfarm.sdk import asked, export
 from trtfarm.sdk.away import Away
 from trtfarm.sdk.calls import Reference, view
 from trtfarm.sdk.export import Selection, TritonOptions, chosen
 from trtfarm.sdk.flow import Emit, Flow, Stream, pause
 from trtfarm.sdk.running import AsyncRunner, Runner
-from trtfarm.sdk.transfer import PathLike
 
 _POLL_SECONDS = 0.5
 _SHARE = 10  # of the time, at most one part goes into asking
@@ -23,11 +23,14 @@ _SHARE = 10  # of the time, at most one part goes into asking
 
 def submit(request: CampaignRequest) -> Flow[CampaignView]:
     body = request.model_dump(mode="json", exclude_defaults=True)
-    return view(CampaignView, "POST", "/v1/campaigns", json=body)
+    found = yield from view(CampaignView, "POST", "/v1/campaigns", json=body)
+    asked.same("campaign", request.identity, found.name)
+    asked.campaign(request.models, found)
+    return found
 
 
 def get(campaign: str, *, check: bool = False) -> Flow[CampaignView]:
-    return view(CampaignView, "GET", f"/v1/campaigns/{campaign}", params={"check": check})
+    return _one(campaign, "GET", "", check=check)
 
 
 def page(*, limit: int = 50, cursor: str | None = None) -> Flow[CampaignPage]:
@@ -36,12 +39,20 @@ def page(*, limit: int = 50, cursor: str | None = None) -> Flow[CampaignPage]:
 
 
 def fill(campaign: str, *, retry_failed: bool = False) -> Flow[CampaignView]:
-    params = {"retry_failed": retry_failed}
-    return view(CampaignView, "POST", f"/v1/campaigns/{campaign}/fill", params=params)
+    return _one(campaign, "POST", "/fill", retry_failed=retry_failed)
+
+
+def _one(campaign: str, method: str, verb: str, **params: bool) -> Flow[CampaignView]:
+    found = yield from view(CampaignView, method, f"/v1/campaigns/{campaign}{verb}", params=params)
+    asked.named("campaign", campaign, found.campaign_id, found.name)
+    asked.campaign(found.models, found)
+    return found
 
 
 def cancel(campaign: str) -> Flow[CancelView]:
-    return view(CancelView, "POST", f"/v1/campaigns/{campaign}/cancel")
+    found = yield from view(CancelView, "POST", f"/v1/campaigns/{campaign}/cancel")
+    asked.named("campaign", campaign, found.campaign.campaign_id, found.campaign.name)
+    return found
 
 
 def coverage(
@@ -72,6 +83,7 @@ def follow(campaign: str) -> Stream[CampaignView, CampaignView]:
 def export_triton(
     campaign: str, destination: PathLike, selection: Selection, **options: Unpack[TritonOptions]
 ) -> Flow[tuple[TritonModel, ...]]:
+    export.require_new(destination)
     view = yield from get(campaign, check=True)
     return (yield from export.triton(chosen(view, selection), destination, **options))
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TypedDict, Unpack
 
 from pydantic import ValidationError
@@ -17,13 +18,16 @@ from trtfarm.contract.target import Runtime
 from trtfarm.contract.triton import BACKEND, CONFIG, Built, TritonModel, check_names
 from trtfarm.contract.v1 import PlanView
 from trtfarm.errors import LocalFileError, NotExportableError
+from trtfarm.files import PathLike, followed
+from trtfarm.sdk import asked
 from trtfarm.sdk.answers import read
 from trtfarm.sdk.calls import OnBytes, Plan, artifact, plan
 from trtfarm.sdk.flow import Flow, work
-from trtfarm.sdk.transfer import PathLike, pull
+from trtfarm.sdk.transfer import pull
 
-Models = Mapping[str, Sequence[Plan]]
-"""Name → a plan for each compute capability."""
+Wanted = Plan | CellView
+Models = Mapping[str, Sequence[Wanted]]
+"""Name → a plan for each compute capability; or the cell of a campaign that it is to be of."""
 
 
 class TritonOptions(TypedDict, total=False):
@@ -49,11 +53,7 @@ def triton(
         NotExportableError: see ``TritonModel.of``; or a plan whose inputs and outputs are not known.
         LocalFileError: ``destination`` is there already.
     """
-    target = Path(destination)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise LocalFileError(
-            f"{target} is there already.", hint="Write a new folder, and let Triton's link point to it."
-        )
+    target = require_new(destination)
     found = []
     for name, plans in models.items():
         built = yield from _built(plans)
@@ -64,7 +64,7 @@ def triton(
         )
     check_names(found)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as staging:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".trtfarm-") as staging:
         whole = Path(staging) / "repository"
         whole.mkdir()
         for model in found:
@@ -75,16 +75,41 @@ def triton(
     return tuple(found)
 
 
-def _built(plans: Sequence[Plan]) -> Flow[list[Built]]:
+def require_new(destination: PathLike) -> Path:
+    """The folder to be made, which may be there, empty; links are followed.
+
+    Raises:
+        LocalFileError: something is there already.
+    """
+    target = followed(destination)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise LocalFileError(
+            f"{target} is there already.", hint="Write a new folder, and let Triton's link point to it."
+        )
+    return target
+
+
+def _built(plans: Sequence[Wanted]) -> Flow[list[Built]]:
     built = []
     for each in plans:
-        view = each if isinstance(each, PlanView) else (yield from plan(each))
+        view = yield from _view(each)
         described = b"" if view.io is None else (yield from artifact(view.io))
         try:
             built.append(Built(view, read(EngineIo, described)))
         except ValidationError:
             raise NotExportableError(f"The inputs and outputs of plan {view.digest} are not known.") from None
     return built
+
+
+def _view(wanted: Wanted) -> Flow[PlanView]:
+    if isinstance(wanted, PlanView):
+        return wanted
+    if isinstance(wanted, Digest):
+        return (yield from plan(wanted))
+    assert wanted.plan is not None  # noqa: S101 - chosen for its plan
+    view = yield from plan(wanted.plan.digest)
+    asked.cell(wanted, view)
+    return view
 
 
 @dataclass(frozen=True)
@@ -112,8 +137,8 @@ class Selection:
         )
 
 
-def chosen(campaign: CampaignView, selection: Selection) -> dict[str, list[Digest]]:
-    """The plans of a campaign by model, and by config where there are several.
+def chosen(campaign: CampaignView, selection: Selection) -> dict[str, list[CellView]]:
+    """The cells of a campaign that have plans, by model, and by config where there are several.
 
     Raises:
         NotExportableError: a cell has no plan yet, or nothing is left.
@@ -125,13 +150,14 @@ def chosen(campaign: CampaignView, selection: Selection) -> dict[str, list[Diges
         raise NotExportableError(
             f"{len(missing)} of {len(wanted)} cells have no plan, as {cell.name} for {cell.target.gpu}: "
             f"{cell.state}.",
-            hint=f"trtfarm campaign fill {campaign.name} builds them; --allow-missing leaves them out.",
+            hint=f"trtfarm campaign fill {quote(campaign.name)} builds them; "
+            "--allow-missing leaves them out.",
         )
     several = len({cell.config for cell in wanted}) > 1
-    found: dict[str, list[Digest]] = {}
+    found: dict[str, list[CellView]] = {}
     for cell in wanted:
         if cell.plan is not None and cell.state is CellState.SUCCEEDED:
-            found.setdefault(_name(cell, several=several), []).append(cell.plan.digest)
+            found.setdefault(_name(cell, several=several), []).append(cell)
     if not found:
         raise NotExportableError(f"No plan of campaign {campaign.name} is among those asked for.")
     return found

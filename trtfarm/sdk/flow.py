@@ -14,6 +14,8 @@ import httpx
 
 T = TypeVar("T")
 E = TypeVar("E")
+MOST_ANSWER_BYTES = 256 * 2**20
+"""Of a document; the largest are matrices of thousands of cells."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Call:
     method: str
     url: str
     options: dict[str, Any]
+    most_bytes: int = MOST_ANSWER_BYTES
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ Stream: TypeAlias = Generator[Step | Emit[E], Any, T]
 """Gives any number of E on the way to a T."""
 
 
-def call(method: str, url: str, **options: Any) -> Flow[httpx.Response]:
-    response: httpx.Response = yield Call(method, url, options)
+def call(method: str, url: str, most_bytes: int, **options: Any) -> Flow[httpx.Response]:
+    """Raises AnswerTooLargeError."""
+    response: httpx.Response = yield Call(method, url, options, most_bytes)
     return response
 
 

@@ -8,6 +8,7 @@ import httpx
 
 from trtfarm import errors
 from trtfarm.contract.v1 import JobPage, JobView
+from trtfarm.sdk import asked
 from trtfarm.sdk.answers import parsed, problem, stranger
 from trtfarm.sdk.away import Away
 from trtfarm.sdk.calls import BACKOFF_SECONDS, Job, job_id, view
@@ -20,6 +21,7 @@ _SLOWEST_LOOK_SECONDS = 2.0
 
 def follow(which: Job) -> Stream[JobView, JobView]:
     """The job as it changes, until it has ended; returns it. Survives a restart of the farm."""
+    known: Job = which
     last_event, away = "0", Away()
     while True:
         try:
@@ -28,6 +30,8 @@ def follow(which: Job) -> Stream[JobView, JobView]:
             while (text := (yield from line(stream))) is not None:
                 if message.ends_with(text):
                     job = parsed(JobView, stream.response, message.data)
+                    asked.job(known, job)
+                    known = job
                     last_event = message.id or last_event
                     away.over()
                     message = _Message()
@@ -67,12 +71,12 @@ class _Message:
 
 def as_completed(which: Iterable[Job]) -> Stream[JobView, None]:
     """Each job once, as it ends. One call looks at many; the pauses grow while nothing happens."""
-    waiting = dict.fromkeys(job_id(each) for each in which)
+    waiting = {job_id(each): each for each in which}
     seconds = BACKOFF_SECONDS
     away = Away()
     while waiting:
         try:
-            ended = yield from _ended(list(waiting))
+            ended = yield from _ended(waiting)
         except errors.UnavailableError as error:
             yield from away.bear(error)
             continue
@@ -85,15 +89,17 @@ def as_completed(which: Iterable[Job]) -> Stream[JobView, None]:
             yield from pause(seconds)
 
 
-def _ended(waiting: list[str]) -> Flow[list[JobView]]:
+def _ended(waiting: dict[str, Job]) -> Flow[list[JobView]]:
     """Those that have, in the order in which they did."""
     found: list[JobView] = []
     for start in range(0, len(waiting), _BATCH):
-        batch = waiting[start : start + _BATCH]
+        batch = list(waiting)[start : start + _BATCH]
         params = {"id": batch, "limit": _BATCH}
         page = yield from view(JobPage, "GET", "/v1/jobs", params=params)
-        if len(page.jobs) != len(batch):
-            missing = set(batch) - {job.job_id for job in page.jobs}
+        if missing := set(batch) - {job.job_id for job in page.jobs}:
             raise errors.NotFoundError(f"There is no job {missing.pop()}.")
+        asked.same("jobs", ", ".join(sorted(batch)), ", ".join(sorted(job.job_id for job in page.jobs)))
+        for job in page.jobs:
+            asked.job(waiting[job.job_id], job)
         found += (job for job in page.jobs if job.state.terminal)
     return sorted(found, key=lambda job: job.finished_at or job.created_at)

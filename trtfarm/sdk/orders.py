@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trtfarm.contract.order import OrderList, OrderRequest, OrderView, RolloutReport
+from trtfarm.sdk import asked
 from trtfarm.sdk.calls import request as call
 from trtfarm.sdk.calls import view
 from trtfarm.sdk.flow import Flow
@@ -11,7 +12,10 @@ from trtfarm.sdk.running import AsyncRunner, Runner
 
 def declare(request: OrderRequest) -> Flow[OrderView]:
     body = request.model_dump(mode="json", exclude_defaults=True)
-    return view(OrderView, "POST", "/v1/orders", json=body)
+    found = yield from view(OrderView, "POST", "/v1/orders", json=body)
+    asked.same("order", request.name, found.name)
+    asked.same(f"order {request.name} of model", request.model, found.model)
+    return found
 
 
 def page() -> Flow[OrderList]:
@@ -19,7 +23,9 @@ def page() -> Flow[OrderList]:
 
 
 def get(order: str, *, check: bool = False) -> Flow[OrderView]:
-    return view(OrderView, "GET", f"/v1/orders/{order}", params={"check": check})
+    found = yield from view(OrderView, "GET", f"/v1/orders/{order}", params={"check": check})
+    asked.named("order", order, found.order_id, found.name)
+    return found
 
 
 def delete(order: str) -> Flow[None]:

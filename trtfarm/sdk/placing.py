@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from trtfarm.contract.digest import CHUNK_BYTES, Digest
 from trtfarm.errors import BlobCorruptError
+from trtfarm.files import owned, publish, target_of
 
 
 def place(source: Path, digest: Digest, destination: Path) -> bool:
@@ -22,60 +18,32 @@ def place(source: Path, digest: Digest, destination: Path) -> bool:
 
     Raises:
         BlobCorruptError: ``source`` has other bytes.
+        LocalFileError: ``destination`` is no regular file.
     """
-    if _is(destination, digest, source.stat().st_size):
+    target = target_of(destination)
+    if _is(target, digest, source.stat().st_size):
         return False
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as file, owned(destination.with_name(f".{destination.name}.new")) as new:
-        path, into = new
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as file, owned(target.with_name(f".{target.name}.new")) as (new, into):
         into.truncate(0)
         sha = hashlib.sha256()
         while chunk := file.read(CHUNK_BYTES):
             sha.update(chunk)
-            into.write(chunk)
-        into.flush()
-        os.fsync(into.fileno())
+            _write(into.fileno(), chunk)
         if sha.hexdigest() != digest.hex:
-            path.unlink()
+            new.unlink()
             raise BlobCorruptError(
                 f"The copy of {digest} in {source.parent} is damaged.", hint="It was dropped; pull it again."
             )
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(destination, path)
-        path.replace(destination)
-        sync_folder(destination.parent)
+        publish(new, into, target)
     return True
 
 
-@contextlib.contextmanager
-def owned(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A file beside another one that one process writes at a time; what a killed one left is taken over.
-
-    The lock is the file's own, and the name may have moved on while one waited for it.
-    """
-    while True:
-        with path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if same_file(path, file):
-                yield path, file
-                return
-
-
-def same_file(path: Path, file: BinaryIO) -> bool:
-    """Whether the open file is still the one of that name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename outlives a power cut only when its folder is synced."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write(descriptor: int, data: bytes) -> None:
+    """All of it: an unbuffered write may take less."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _is(path: Path, digest: Digest, size: int) -> bool:

@@ -6,17 +6,21 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import AwareDatetime, ValidationError
 
 from trtfarm.contract.digest import Digest
+from trtfarm.contract.machine import Machine
 from trtfarm.contract.resolve import ResolveRequest
 from trtfarm.contract.v1 import PlanView
 from trtfarm.contract.value import Value, canonical_json
 from trtfarm.errors import BlobCorruptError
+from trtfarm.files import target_of, write
+from trtfarm.private_folder import private_folder
+from trtfarm.sdk import asked
 from trtfarm.sdk.answers import read
 from trtfarm.sdk.placing import place
 
@@ -25,12 +29,15 @@ if TYPE_CHECKING:
     from trtfarm.sdk.client import FarmClient
 
 MOST_BYTES = 32 * 2**30
+Question = Digest | ResolveRequest
+"""A plan, or which one fits."""
 
 
 class Answer(Value):
-    """What a farm answered last: the plan, and why."""
+    """What a farm answered last: the plan, and why. ``machine``: of a question about one."""
 
     plan: PlanView
+    machine: Machine | None = None
     why: tuple[str, ...]
     needs: tuple[str, ...]
     at: AwareDatetime
@@ -44,12 +51,23 @@ class PlanCache:
     """
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
-        self._plans = folder / "sha256"
-        self._answers = folder / "answers"
+        self._folder = folder
         self._most_bytes = most_bytes
 
+    @cached_property
+    def _root(self) -> Path:
+        return private_folder(self._folder)
+
+    @property
+    def _plans(self) -> Path:
+        return self._root / "sha256"
+
+    @property
+    def _answers(self) -> Path:
+        return self._root / "answers"
+
     def fetch(
-        self, farm: FarmClient, digest: Digest, destination: Path, on_bytes: OnBytes | None = None
+        self, farm: FarmClient, plan: PlanView, destination: Path, on_bytes: OnBytes | None = None
     ) -> bool:
         """Puts the plan at ``destination``, from here or from the farm; False if it lay there already.
 
@@ -57,18 +75,20 @@ class PlanCache:
 
         Raises:
             BlobCorruptError: the farm sends other bytes; ``destination`` is as it was.
+            LocalFileError: ``destination`` is no regular file.
         """
-        path = self._path(digest)
+        target_of(destination)
+        path = self._path(plan.digest)
         with self._locked(path):
             if not path.exists():
-                farm.pull(digest, path, on_bytes)
+                farm.pull(plan, path, on_bytes)
                 self._make_room(keep=path)
         try:
-            return self.place(digest, destination)
+            return self.place(plan.digest, destination)
         except (BlobCorruptError, FileNotFoundError):  # damaged here, or pruned this moment
             with self._locked(path):
-                farm.pull(digest, path, on_bytes)
-                return place(path, digest, destination)
+                farm.pull(plan, path, on_bytes)
+                return place(path, plan.digest, destination)
 
     def has(self, digest: Digest) -> bool:
         return self._path(digest).exists()
@@ -88,20 +108,31 @@ class PlanCache:
             path.unlink(missing_ok=True)
             raise
 
-    def remember(self, question: str, answer: Answer) -> None:
+    def remember(self, farm: str, question: Question, answer: Answer) -> None:
+        """``farm``: the address of the one that answered."""
         self._answers.mkdir(parents=True, exist_ok=True)
-        path = self._answers / f"{question}.json"
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        new.write_text(answer.model_dump_json())
-        new.replace(path)
+        write(self._answer_to(farm, question), answer.model_dump_json().encode())
 
-    def recall(self, question: str) -> Answer | None:
-        """The last answer to that question, if its plan is still here."""
+    def recall(self, farm: str, question: Question) -> Answer | None:
+        """The last answer to that question, if its plan is still here.
+
+        Raises:
+            AnswerMismatchError: what is kept is not an answer to it.
+        """
         try:
-            answer = read(Answer, (self._answers / f"{question}.json").read_bytes())
+            answer = read(Answer, self._answer_to(farm, question).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+        if isinstance(question, Digest):
+            asked.same("plan", question, answer.plan.digest)
+        elif answer.machine is None:
+            return None
+        else:
+            asked.fitting(question, answer.machine, answer.plan)
         return answer if self.has(answer.plan.digest) else None
+
+    def _answer_to(self, farm: str, question: Question) -> Path:
+        return self._answers / f"{_name(farm, question)}.json"
 
     def _path(self, digest: Digest) -> Path:
         return self._plans / digest.hex[:2] / digest.hex[2:]
@@ -125,15 +156,11 @@ class PlanCache:
                 total -= stat.st_size
 
 
-def answered(plan: PlanView, why: tuple[str, ...] = (), needs: tuple[str, ...] = ()) -> Answer:
-    return Answer(plan=plan, why=why, needs=needs, at=datetime.now(UTC))
-
-
-def question_of(farm: str, asked: ResolveRequest | Digest) -> str:
-    """One name for the same question to the same farm."""
-    document: Any = asked
-    if isinstance(asked, ResolveRequest):
-        document = asked.model_dump(
+def _name(farm: str, question: Question) -> str:
+    """One for the same question to the same farm."""
+    document: Any = question
+    if isinstance(question, ResolveRequest):
+        document = question.model_dump(
             mode="json", exclude_unset=True, include={"model", "machine", "config", "profiles"}
         )
     return Digest.of_bytes(canonical_json({"farm": farm, "asked": document})).hex

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import anyio
 import httpx
 from anyio import to_thread
 
+from trtfarm.sdk.bounded import Lines, Whole
 from trtfarm.sdk.flow import Call, Emit, Next, Open, Opened, Pause, Stream, Work
 
 T = TypeVar("T")
@@ -64,7 +66,8 @@ class Runner:
     def _take(self, step: Call | Next | Pause | Work) -> Any:
         match step:
             case Call():
-                return self._http.request(step.method, step.url, **step.options)
+                with contextlib.closing(self._send(step)) as response:
+                    return self._whole(response, step.most_bytes)
             case Next():
                 return next(step.opened.parts, None)  # type: ignore[arg-type]
             case Pause():
@@ -73,13 +76,27 @@ class Runner:
                 return step.function()
 
     def _open(self, step: Open) -> Opened:
-        call = step.call
-        response = self._http.send(
-            self._http.build_request(call.method, call.url, **call.options), stream=True
-        )
-        if not response.is_success:
-            response.read()
-        return Opened(response, response.iter_lines() if step.lines else response.iter_raw())
+        response = self._send(step.call)
+        if response.is_success:
+            return Opened(response, self._lines(response) if step.lines else response.iter_raw())
+        with contextlib.closing(response):
+            return Opened(self._whole(response, step.call.most_bytes), iter(()))
+
+    def _send(self, call: Call) -> httpx.Response:
+        return self._http.send(self._http.build_request(call.method, call.url, **call.options), stream=True)
+
+    @staticmethod
+    def _whole(response: httpx.Response, most_bytes: int) -> httpx.Response:
+        whole = Whole(response, most_bytes)
+        for data in response.iter_bytes():
+            whole.add(data)
+        return whole.response()
+
+    @staticmethod
+    def _lines(response: httpx.Response) -> Iterator[str]:
+        lines = Lines()
+        for data in response.iter_bytes():
+            yield from lines.add(data)
 
 
 class AsyncRunner:
@@ -129,7 +146,8 @@ class AsyncRunner:
     async def _take(self, step: Call | Next | Pause | Work) -> Any:
         match step:
             case Call():
-                return await self._http.request(step.method, step.url, **_off_the_loop(step.options))
+                async with contextlib.aclosing(await self._send(step)) as response:
+                    return await self._whole(response, step.most_bytes)
             case Next():
                 return await anext(step.opened.parts, None)  # type: ignore[arg-type]
             case Pause():
@@ -138,13 +156,29 @@ class AsyncRunner:
                 return await to_thread.run_sync(step.function)
 
     async def _open(self, step: Open) -> Opened:
-        call = step.call
-        response = await self._http.send(
-            self._http.build_request(call.method, call.url, **call.options), stream=True
-        )
-        if not response.is_success:
-            await response.aread()
-        return Opened(response, response.aiter_lines() if step.lines else response.aiter_raw())
+        response = await self._send(step.call)
+        if response.is_success:
+            return Opened(response, self._lines(response) if step.lines else response.aiter_raw())
+        async with contextlib.aclosing(response):
+            return Opened(await self._whole(response, step.call.most_bytes), iter(()))
+
+    async def _send(self, call: Call) -> httpx.Response:
+        options = _off_the_loop(call.options)
+        return await self._http.send(self._http.build_request(call.method, call.url, **options), stream=True)
+
+    @staticmethod
+    async def _whole(response: httpx.Response, most_bytes: int) -> httpx.Response:
+        whole = Whole(response, most_bytes)
+        async for data in response.aiter_bytes():
+            whole.add(data)
+        return whole.response()
+
+    @staticmethod
+    async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+        lines = Lines()
+        async for data in response.aiter_bytes():
+            for line in lines.add(data):
+                yield line
 
 
 def _close(stream: Opened | None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import functools
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import httpx
@@ -19,11 +19,12 @@ from trtfarm.contract.models import ModelManifest
 from trtfarm.contract.names import ModelName, model_reference
 from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.v1 import PlanView, SubmissionView, TimingCacheImport, UploadView
-from trtfarm.sdk import requests
+from trtfarm.files import PathLike, owned, publish, same_file, target_of
+from trtfarm.sdk import asked, requests
 from trtfarm.sdk.answers import problem, unreachable
 from trtfarm.sdk.calls import OnBytes, Plan, has_model, submit, view
+from trtfarm.sdk.calls import plan as view_of
 from trtfarm.sdk.flow import Flow, chunk, opened, pause, work
-from trtfarm.sdk.placing import same_file, sync_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -35,7 +36,6 @@ _BACKOFF_SECONDS = 0.05
 # The last piece is answered when the file is verified and accepted.
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 Open = Callable[[], BinaryIO]
-PathLike = str | os.PathLike[str]
 Model: TypeAlias = "PathLike | bytes | ModelProto"
 
 
@@ -127,7 +127,9 @@ def upload_input(path: Path, on_bytes: OnBytes | None) -> Flow[Digest]:
 def import_timing_cache(path: Path, gpu: str, runtime: str | None) -> Flow[TimingCacheView]:
     digest = yield from upload_file(path, "timing_cache", None)
     body = TimingCacheImport(digest=digest, gpu=gpu, runtime=runtime).model_dump(mode="json")
-    return (yield from view(TimingCacheView, "POST", "/v1/timing-caches", json=body))
+    found = yield from view(TimingCacheView, "POST", "/v1/timing-caches", json=body)
+    asked.same("timing cache", digest, found.digest)
+    return found
 
 
 def _upload(open_: Open, announcement: dict[str, Any], on_bytes: OnBytes | None) -> Flow[None]:
@@ -140,6 +142,7 @@ def _upload(open_: Open, announcement: dict[str, Any], on_bytes: OnBytes | None)
                     upload = yield from view(UploadView, "POST", "/v1/uploads", json=announcement)
                 elif patience.failures:
                     upload = yield from view(UploadView, "GET", f"/v1/uploads/{upload.upload_id}")
+                _expected(announcement, upload)
                 meter.at(upload.offset)
                 if not upload.complete:
                     upload = yield from _send(file, upload, meter)
@@ -148,6 +151,15 @@ def _upload(open_: Open, announcement: dict[str, Any], on_bytes: OnBytes | None)
                 # Nobody answers; or a piece arrived whose answer did not; or its connection still lingers.
                 yield from pause(patience.failed(upload.offset if upload else 0, error))
     meter.at(upload.offset)
+
+
+def _expected(announcement: dict[str, Any], upload: UploadView) -> None:
+    for name in ("digest", "size_bytes"):
+        asked.same(f"an upload with {name}", announcement[name], getattr(upload, name))
+    if not 0 <= upload.offset <= upload.size_bytes:
+        raise errors.AnswerMismatchError(
+            f"An upload of {upload.size_bytes} bytes cannot stand at {upload.offset}."
+        )
 
 
 def _send(file: BinaryIO, upload: UploadView, meter: _Meter) -> Flow[UploadView]:
@@ -210,73 +222,51 @@ def pull(plan: Plan, destination: PathLike, on_bytes: OnBytes | None) -> Flow[Pa
 
     Raises:
         BlobCorruptError: other bytes arrived.
+        LocalFileError: ``destination`` is no regular file.
     """
     digest = plan.digest if isinstance(plan, PlanView) else plan
-    destination = Path(destination)
-    url = f"/v1/plans/{digest}/content"
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial, lock = yield from work(lambda: _partial(destination, digest))
+    target = target_of(destination)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    usual = target.with_name(f".{target.name}.{digest.short}.part")
     meter, patience = _Meter(on_bytes), _Patience()
-    try:
-        while True:
-            try:
-                yield from _receive(url, partial, meter)
-                break
-            except (httpx.TransportError, errors.UnavailableError) as error:
-                if isinstance(error, httpx.ConnectError) and not patience.failures:
-                    raise unreachable(error) from error
-                yield from pause(patience.failed(_size(partial), error))
-        yield from work(lambda: _publish(partial, digest, destination))
-    finally:
-        # Nothing to go on from, or nobody would; but not what somebody else has begun since.
-        useless = not _size(partial) or partial != _usual(destination, digest)
-        if useless and same_file(partial, lock):
-            partial.unlink()
-        lock.close()
-    return destination
-
-
-def _usual(destination: Path, digest: Digest) -> Path:
-    return destination.with_name(f".{destination.name}.{digest.short}.part")
-
-
-def _partial(destination: Path, digest: Digest) -> tuple[Path, BinaryIO]:
-    """Where to download to, which nobody else writes to as long as the file is open.
-
-    What an earlier try left is taken up; while another process is at it, a file of one's own.
-    """
-    usual = _usual(destination, digest)
-    own = usual.with_name(f"{usual.stem}.{token_hex(4)}.part")
-    for path in (usual, own):
-        file = path.open("ab")
+    with contextlib.ExitStack() as stack:
+        # Not waited for: while another process is at it, a file of one's own.
+        partial, file = yield from work(lambda: stack.enter_context(owned(usual, wait=False)))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        if same_file(path, file):
-            return path, file
-        file.close()  # whoever was at it has just given it its name
-    raise AssertionError  # nobody else knows one's own file
+            while True:
+                try:
+                    yield from _receive(plan, file, partial.parent, meter)
+                    break
+                except (httpx.TransportError, errors.UnavailableError) as error:
+                    if isinstance(error, httpx.ConnectError) and not patience.failures:
+                        raise unreachable(error) from error
+                    yield from pause(patience.failed(_size(file), error))
+            yield from work(lambda: _publish(partial, file, digest, target))
+        finally:
+            # Nothing to go on from, or nobody would; but not what somebody else has begun since.
+            useless = not _size(file) or partial != usual
+            if useless and same_file(partial, file):
+                partial.unlink()
+    return Path(destination)
 
 
-def _publish(partial: Path, digest: Digest, destination: Path) -> None:
-    with partial.open("rb") as file:
-        got = Digest.of_file(file)
-        os.fsync(file.fileno())
+def _publish(partial: Path, file: BinaryIO, digest: Digest, target: Path) -> None:
+    file.seek(0)
+    got = Digest.of_file(file)
     if got != digest:
-        partial.unlink()
+        file.truncate(0)
         raise errors.BlobCorruptError(
             f"Other bytes than {digest} arrived ({got}).", hint="The file was dropped; pull it again."
         )
-    partial.replace(destination)
-    sync_folder(destination.parent)
+    publish(partial, file, target)
 
 
-def _receive(url: str, partial: Path, meter: _Meter) -> Flow[None]:
-    have = _size(partial)
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    stream = yield from opened("GET", url, headers=headers)
+def _receive(plan: Plan, file: BinaryIO, folder: Path, meter: _Meter) -> Flow[None]:
+    digest = plan.digest if isinstance(plan, PlanView) else plan
+    have = _size(file)
+    # As they are: bytes that somebody packs on the way could not be counted.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    stream = yield from opened("GET", f"/v1/plans/{digest}/content", headers=headers)
     response = stream.response
     if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         return  # it was whole already; its digest decides
@@ -284,14 +274,42 @@ def _receive(url: str, partial: Path, meter: _Meter) -> Flow[None]:
         raise problem(response)
     resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
     have = have if resumed else 0
+    size = yield from _announced_size(plan, response, have)
+    _require_space(folder, size - have)
     meter.at(have)
-    # Unbuffered: what waited for more would be lost with the line.
-    with partial.open("ab" if resumed else "wb", buffering=0) as file:
-        while (data := (yield from chunk(stream))) is not None:
-            yield from work(functools.partial(file.write, data))
-            have += len(data)
-            meter.at(have)
+    file.truncate(have)
+    file.seek(have)
+    while (data := (yield from chunk(stream))) is not None:
+        have += len(data)
+        if have > size:
+            file.truncate(0)
+            raise errors.AnswerMismatchError(
+                f"Plan {digest} has {size} bytes, and more came.", hint="The file was dropped."
+            )
+        yield from work(functools.partial(file.write, data))
+        meter.at(have)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _announced_size(plan: Plan, response: httpx.Response, have: int) -> Flow[int]:
+    """Bytes of the whole plan: those that its view tells, and that the answer announces if it does."""
+    length = response.headers.get("Content-Length", "")
+    announced = have + int(length) if length.isdecimal() else None
+    if isinstance(plan, PlanView):
+        asked.same(f"plan {plan.digest} of bytes", plan.size_bytes, announced or plan.size_bytes)
+        return plan.size_bytes
+    if announced is not None:
+        return announced
+    return (yield from view_of(plan)).size_bytes
+
+
+def _require_space(folder: Path, needs_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needs_bytes > free:
+        raise errors.LocalFileError(
+            f"{folder} has {free} bytes left, and {needs_bytes} are to come.",
+            hint="Make room, or check TRTFARM_URL.",
+        )
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size

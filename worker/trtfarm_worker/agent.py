@@ -21,6 +21,7 @@ from trtfarm.contract.target import DEFAULT_PLATFORM, RTX, queue_name
 from trtfarm.contract.worker import Pause, WorkerCondition
 from trtfarm.errors import ConfigurationError, DatabaseUnavailableError, GpuBusyError
 from trtfarm.failpoints import reach
+from trtfarm.private_folder import private_folder
 from trtfarm.ring import Bell
 from trtfarm.sandbox import Part
 from trtfarm.store import ArtifactStore
@@ -38,6 +39,7 @@ from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
 from trtfarm_worker.pauses import Breaker, Room
+from trtfarm_worker.probe import Probe
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
 from trtfarm_worker.work import Workshop
@@ -50,7 +52,7 @@ _PAUSE_LOOK_SECONDS = 1.0
 _NEWS_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
 _WHY = {
-    Pause.CRASHES: "several jobs in a row brought its child down",
+    Pause.CRASHES: "jobs brought its child down, and so did a build of the worker's own",
     Pause.DISK: "its scratch folder has less than worker.scratch_reserve_bytes left",
     Pause.SPOOL: "more than worker.spool_bytes of finished work wait to be handed in",
 }
@@ -99,9 +101,10 @@ class Agent:
 
         Raises:
             ConfigurationError: TensorRT cannot be loaded or builds for nothing here, its GPU is taken, or the
-                scratch folder cannot be written.
+                scratch folder cannot be written, or others may write into it.
             DatabaseUnavailableError: the farm's database does not answer.
         """
+        private_folder(self._settings.scratch)
         end_orphans()
         remove_litter(self._settings.scratch / "boxes")
         device = self._take_gpu()
@@ -127,6 +130,7 @@ class Agent:
             WorkerRepository(connection).register(self.info)
         try:
             self._outbox.start()
+            self._probe().remove_litter()
         except OSError as error:
             scratch = self._settings.scratch
             raise ConfigurationError(f"The scratch folder {scratch} cannot be used: {error}") from error
@@ -260,10 +264,13 @@ class Agent:
         # The child's parent-death signal follows this thread, so it lives as long as the slot does.
         breaker = Breaker(self._settings.breaker_crashes, self._settings.breaker_seconds)
         room = Room(self._settings, workshop.models, self._outbox)
+        probe = self._probe()
         while True:
             seen = self._rings
             if self._draining:
                 return
+            if breaker.in_doubt and not breaker.is_open and not self._prove(number, breaker, probe, child):
+                continue
             if self._must_pause(number, Pause.CRASHES if breaker.is_open else room.pause()):
                 with self._changed:
                     self._changed.wait(_PAUSE_LOOK_SECONDS)
@@ -275,13 +282,37 @@ class Agent:
                 continue
             try:
                 reach("worker.after_claim")
-                breaker.record(claim.job_id, Attempt(workshop, claim, child).run())
+                breaker.record(claim.spec.build_key, Attempt(workshop, claim, child).run())
             except Exception:  # noqa: BLE001 - a slot outlives whatever an attempt does
                 _log.exception("job %s: the attempt could not be ended; its lease will run out", claim.job_id)
             finally:
                 with self._changed:
                     self._busy -= 1
                     self._changed.notify_all()
+
+    def _probe(self) -> Probe:
+        assert self.info is not None  # noqa: S101 - slots begin once the worker knows what it is
+        return Probe(self.info, self._settings.scratch / "probes", self._stopping.is_set)
+
+    def _prove(self, number: int, breaker: Breaker, probe: Probe, child: TensorRTChild) -> bool:
+        """Tries a build of the worker's own; False if the worker stops meanwhile."""
+        with self._changed:
+            busy = number not in self._paused  # else it counts already as one that does nothing for others
+            self._busy += busy
+        _log.warning("slot %d: jobs brought its child down; it tries a build of its own", number)
+        try:
+            works = probe.passes(child)
+        except Exception:  # noqa: BLE001 - a slot outlives whatever goes wrong
+            _log.exception("slot %d: the worker's own build could not be tried", number)
+            works = False
+        finally:
+            with self._changed:
+                self._looked_at = time.monotonic()
+                self._busy -= busy
+                self._changed.notify_all()
+        if works is not None:
+            breaker.proved(works=works)
+        return works is not None
 
     def _must_pause(self, number: int, reason: Pause | None) -> bool:
         with self._changed:

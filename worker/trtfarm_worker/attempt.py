@@ -26,14 +26,44 @@ from trtfarm_worker.child.stall import Stall
 from trtfarm_worker.delivery import LATER, Renew
 from trtfarm_worker.finished import Finished
 from trtfarm_worker.heartbeat import Heartbeat, deadline
+from trtfarm_worker.pauses import Bearing
 from trtfarm_worker.spool import Entry
-from trtfarm_worker.work import Work, Workshop
+from trtfarm_worker.work import StoppedError, Work, Workshop
 
 _log = logging.getLogger(__name__)
 _WORK: dict[JobKind, type[BuildWork | BenchmarkWork]] = {
     JobKind.BUILD: BuildWork,
     JobKind.BENCHMARK: BenchmarkWork,
 }
+
+
+class _Patience:
+    """Whether an attempt must end. The job's time runs from the first look on: fetching is not its doing."""
+
+    def __init__(self, shop: Workshop, claim: Claim, heartbeat: Heartbeat) -> None:
+        self._shop, self._claim, self._heartbeat = shop, claim, heartbeat
+        self._deadline: Callable[[], bool] | None = None
+
+    def timed_out(self) -> bool:
+        if self._deadline is None:
+            self._deadline = deadline(self._claim.timeout_seconds)
+        return self._deadline()
+
+    def verdict(self) -> Outcome | None:
+        if self._heartbeat.verdict is not None:
+            return self._heartbeat.verdict
+        if self.timed_out():
+            return Outcome.TIMEOUT
+        return Outcome.RELEASED if self._shop.stopping() else None
+
+    # --- of a ``work.Watch`` ---
+
+    def stage(self, name: str) -> None:
+        self._heartbeat.progress(Progress(stage=name))
+
+    def check(self) -> None:
+        if (outcome := self.verdict()) is not None:
+            raise StoppedError(outcome)
 
 
 class Attempt:
@@ -44,13 +74,13 @@ class Attempt:
         self._claim = claim
         self._child = child
         self._stalled = False
-        self._sound: bool | None = None
+        self._bearing: Bearing | None = None
 
-    def run(self) -> bool | None:
+    def run(self) -> Bearing | None:
         """Ends the attempt one way or another; errors are recorded with the job, not raised.
 
-        What cannot be recorded now waits in the outbox. Returns whether the child did its work, if only to
-        refuse the job; None if the attempt does not tell.
+        What cannot be recorded now waits in the outbox. Returns how the child bore it; None if the attempt
+        does not tell.
         """
         try:
             entry = self._shop.spool.open(self._claim)
@@ -70,16 +100,17 @@ class Attempt:
         else:
             if finished and not handed_in:
                 self._shop.outbox.add(entry, finished)
-        return self._sound
+        return self._bearing
 
     def _execute(self, heartbeat: Heartbeat, entry: Entry) -> Finished | None:
         """Runs the child and seals what came of it. None: the worker stops; the job is to be given back."""
         try:
             work: Work = _WORK[self._claim.kind](self._shop, self._claim, entry.path)
             entry.log_path.touch()
-            with work.request(lambda stage: heartbeat.progress(Progress(stage=stage))) as request:
+            patience = _Patience(self._shop, self._claim, heartbeat)
+            with work.request(patience) as request:
                 reach("worker.after_fetch")
-                outcome = self._supervise(heartbeat, request)
+                outcome = self._supervise(heartbeat, patience, request)
             reach("worker.after_child_exit")
             if isinstance(outcome, Built | Measured):
                 heartbeat.progress(Progress(stage="publishing"))
@@ -91,6 +122,11 @@ class Attempt:
             failure = self._without_result(outcome)
         except StaleFenceError:
             raise
+        except StoppedError as stopped:
+            if stopped.outcome is Outcome.RELEASED:
+                return None
+            self._stalled = stopped.stalled
+            failure = self._without_result(Interrupted(stopped.outcome))
         except TrtFarmError as error:
             failure = failures.of_farm(error)
         except OSError as error:
@@ -115,9 +151,8 @@ class Attempt:
             return finished
 
     def _supervise(
-        self, heartbeat: Heartbeat, request: ChildRequest
+        self, heartbeat: Heartbeat, patience: _Patience, request: ChildRequest
     ) -> Done | Failed | Crashed | Interrupted:
-        timed_out = deadline(self._claim.timeout_seconds)
         stalled = Stall(
             self._shop.settings.no_progress_seconds, Path(request.log_path), self._child.cpu_seconds
         )
@@ -126,11 +161,7 @@ class Attempt:
 
         def interruption() -> Outcome | None:
             log_limit.look()
-            if heartbeat.verdict is not None:
-                return heartbeat.verdict
-            if timed_out() or stalled():
-                return Outcome.TIMEOUT
-            return Outcome.RELEASED if self._shop.stopping() else None
+            return patience.verdict() or (Outcome.TIMEOUT if stalled() else None)
 
         def progress(told: Progress) -> None:
             stalled.heard()
@@ -138,13 +169,13 @@ class Attempt:
 
         outcome = self._ask_child(request, interruption, progress)
         log_limit.apply()
-        self._stalled = outcome == Interrupted(Outcome.TIMEOUT) and not timed_out()
+        self._stalled = outcome == Interrupted(Outcome.TIMEOUT) and not patience.timed_out()
         if isinstance(outcome, Interrupted):
-            self._sound = False if self._stalled else None
-        elif isinstance(outcome, Failed):
-            self._sound = not failures.is_the_gpus(outcome.error)
+            self._bearing = Bearing.CRASHED if self._stalled else None
+        elif isinstance(outcome, Failed) and failures.is_the_gpus(outcome.error):
+            self._bearing = Bearing.BROKEN
         else:
-            self._sound = not isinstance(outcome, Crashed)
+            self._bearing = Bearing.CRASHED if isinstance(outcome, Crashed) else Bearing.SOUND
         return outcome
 
     def _ask_child(
@@ -156,11 +187,12 @@ class Attempt:
         try:
             return self._child.run(request, interruption, progress, self._claim.submitter)
         except ConfigurationError:  # a child does not start any more
-            self._sound = False
+            self._bearing = Bearing.BROKEN
             raise
 
     def _combine(self, heartbeat: Heartbeat, request: ChildRequest) -> Done | Failed | None:
-        outcome = self._supervise(heartbeat, request)
+        patience = _Patience(self._shop, self._claim, heartbeat)
+        outcome = self._supervise(heartbeat, patience, request)
         return None if isinstance(outcome, Crashed | Interrupted) else outcome
 
     def _without_result(self, outcome: Done | Failed | Crashed | Interrupted) -> AttemptFailure:

@@ -12,7 +12,7 @@ from trtfarm.contract.leases import Claim
 from trtfarm.errors import TargetUnavailableError
 from trtfarm_worker.child.protocol import BenchmarkRequest, Built, Measured
 from trtfarm_worker.finished import LOG, PLAN, Finished
-from trtfarm_worker.work import Child, OnStage, Workshop
+from trtfarm_worker.work import Child, Watch, Workshop
 
 
 class BenchmarkWork:
@@ -20,15 +20,15 @@ class BenchmarkWork:
         self._shop, self._claim, self._folder = shop, claim, folder
 
     @contextlib.contextmanager
-    def request(self, on_stage: OnStage) -> Iterator[BenchmarkRequest]:
+    def request(self, watch: Watch) -> Iterator[BenchmarkRequest]:
         work, device = self._claim.benchmark, self._shop.device
         if work is None or device is None:
             raise TargetUnavailableError("This worker has no GPU to measure on.")
-        on_stage("fetching plan")
+        watch.stage("fetching plan")
         plan = self._folder / PLAN
         self._shop.store.fetch(work.plan, plan, work.plan_size_bytes)
         if work.options.inputs:
-            on_stage("fetching inputs")
+            watch.stage("fetching inputs")
         yield BenchmarkRequest(
             plan_path=str(plan),
             input_paths={name: str(path) for name, path in self._inputs(work)},

@@ -10,10 +10,10 @@ from pathlib import Path
 from trtfarm.contract.leases import Claim
 from trtfarm_db.repositories.artifacts import ModelRepository
 from trtfarm_worker.child.protocol import BuildRequest, Built, Measured
+from trtfarm_worker.conversion.typed_model import TypedModels
 from trtfarm_worker.finished import IO, LOG, PLAN, Finished
-from trtfarm_worker.model_cache import TYPED_FOLDER
 from trtfarm_worker.timing_cache import SharedTimingCache
-from trtfarm_worker.work import Child, OnStage, Workshop
+from trtfarm_worker.work import Child, Watch, Workshop
 
 
 class BuildWork:
@@ -22,16 +22,19 @@ class BuildWork:
         self._cache = SharedTimingCache.for_build(shop, claim.spec, folder)
 
     @contextlib.contextmanager
-    def request(self, on_stage: OnStage) -> Iterator[BuildRequest]:
-        on_stage("fetching model")
+    def request(self, watch: Watch) -> Iterator[BuildRequest]:
+        watch.stage("fetching model")
         with self._shop.database.transaction() as connection:
             manifest = ModelRepository(connection).manifest(self._claim.spec.model)
         paths = self._cache.fetch() if self._cache else {}
-        with self._shop.models.model(manifest) as model:
+        typed = TypedModels(self._shop.settings, self._folder, self._folder / LOG)
+        with (
+            self._shop.models.model(manifest) as model,
+            typed.path(self._claim.spec, model, watch) as path,
+        ):
             yield BuildRequest(
                 spec=self._claim.spec,
-                model_path=str(model),
-                typed_folder=str(model.parent / TYPED_FOLDER),
+                model_path=str(path),
                 plan_path=str(self._folder / PLAN),
                 io_path=str(self._folder / IO),
                 log_path=str(self._folder / LOG),

@@ -29,6 +29,10 @@ def listen(app: Any, agent: Agent) -> None:
     from celery.apps.worker import Worker
     from celery.signals import setup_logging, worker_shutting_down
 
+    from trtfarm_worker.rings import TRANSPORT
+
+    app.conf.broker_transport = TRANSPORT
+
     @app.task(name=LOOK_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def look() -> None:
         agent.wake()

@@ -43,14 +43,14 @@ class Ear:
         """Rings that nobody has taken yet."""
         from kombu.exceptions import OperationalError
 
-        try:
-            with self._app.connection_for_read() as connection:
+        with self._app.connection_for_read() as connection:
+            try:
                 connection.ensure_connection(max_retries=1)
                 with connection.channel() as channel:
                     # With Redis, declaring a queue only looks; passively, it misses the prefix of our keys.
                     return sum(channel.queue_declare(queue).message_count for queue in self._agent.queues)
-        except (OperationalError, OSError):
-            return 0
+            except (OperationalError, *connection.connection_errors, *connection.channel_errors):
+                return 0
 
 
 class Watchdog:

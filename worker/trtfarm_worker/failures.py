@@ -43,7 +43,7 @@ def of_stall(seconds: float) -> AttemptFailure:
     """Tried again, at the cost of a crash."""
     error = ErrorView(
         code="BUILD_STALLED",
-        message=f"The process that ran TensorRT did nothing for {seconds:g} seconds, and was killed.",
+        message=f"The process at work on the job did nothing for {seconds:g} seconds, and was killed.",
         hint="The job's log has its last words. worker.no_progress_seconds is how long it may be still.",
     )
     return AttemptFailure(outcome=Outcome.TIMEOUT, error=error, retryable=True)

@@ -1,4 +1,12 @@
-"""Models on a worker's disk: fetched once, verified, kept for the next target."""
+"""Models on a worker's disk: fetched once, verified, kept for the next target.
+
+    <scratch>/models/<model>/model/              what was uploaded, under the names that the graph has
+    <scratch>/models/<model>/typed/<key>/        a copy that was converted, for all targets
+    <scratch>/models/.<model>.lock, .partial     the farm's own
+
+Uploads name files below ``model`` alone. TensorRT looks for external data beside the ONNX file, so that one
+lies there too, under a name that no location may have (``check_location``).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +16,31 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from trtfarm.contract.models import ModelManifest
+from trtfarm.errors import ExternalDataPathError
 from trtfarm.store import ArtifactStore
 
-# No external data will ever be called that.
-MODEL_FILE = "model.onnx.trtfarm"
-TYPED_FOLDER = "typed.trtfarm"
+UPLOADED, TYPED = "model", "typed"
+MODEL_FILE = "m:model.onnx"  # a location that begins with a drive is refused, in whatever spelling
 _LOCK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """The files of one model.
+
+    Attributes:
+        onnx: beside it, its external data.
+        typed: folder for converted copies, which last as long as the model; made on demand.
+        size_bytes: of all that was uploaded.
+    """
+
+    onnx: Path
+    typed: Path
+    size_bytes: int
 
 
 class ModelCache:
@@ -32,8 +56,8 @@ class ModelCache:
         self._limit_bytes = limit_bytes
 
     @contextlib.contextmanager
-    def model(self, manifest: ModelManifest) -> Iterator[Path]:
-        """The path of the ONNX file, for as long as the block runs.
+    def model(self, manifest: ModelManifest) -> Iterator[CachedModel]:
+        """The model's files, for as long as the block runs.
 
         Raises:
             BlobMissingError, BlobCorruptError: the store does not have it (any more).
@@ -49,27 +73,31 @@ class ModelCache:
                 except BlockingIOError:
                     time.sleep(_LOCK_SECONDS)
                     continue
-                if not folder.is_dir():
+                if not (folder / UPLOADED).is_dir():
                     self._evict(manifest.size_bytes)
                     self._fetch(manifest, folder)
             os.utime(folder)
-            yield folder / MODEL_FILE
+            yield CachedModel(folder / UPLOADED / MODEL_FILE, folder / TYPED, manifest.size_bytes)
 
     @staticmethod
     def _shared(lock: int, folder: Path) -> bool:
         """Waits for a fetch under way; whether the model is there, and stays."""
         fcntl.flock(lock, fcntl.LOCK_SH)
-        return folder.is_dir()
+        return (folder / UPLOADED).is_dir()
 
     def _fetch(self, manifest: ModelManifest, folder: Path) -> None:
         partial = _partial(folder)
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        self._store.fetch(manifest.onnx, partial / MODEL_FILE, manifest.onnx_size_bytes)
+        uploaded = partial / UPLOADED
+        uploaded.mkdir(parents=True)
+        self._store.fetch(manifest.onnx, uploaded / MODEL_FILE, manifest.onnx_size_bytes)
         for file in manifest.external_data:
-            destination = partial / file.location  # checked when the model was accepted
+            destination = uploaded / file.location  # checked when the model was accepted
             destination.parent.mkdir(parents=True, exist_ok=True)
+            if destination.exists():  # on a disk that takes more names for one than we know of
+                raise ExternalDataPathError(f"External data {file.location!r} would replace another file.")
             self._store.fetch(file.digest, destination, file.size_bytes)
+        shutil.rmtree(folder, ignore_errors=True)  # of another layout
         partial.rename(folder)
 
     def _evict(self, incoming_bytes: int) -> None:

@@ -48,7 +48,8 @@ class OwnedFolders:
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
         """Between making a folder and locking it, it must not look abandoned."""
-        self.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.parent.parent, self.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from enum import Enum
 
 from trtfarm.contract.worker import Pause
 from trtfarm_worker.model_cache import ModelCache
@@ -13,32 +14,54 @@ from trtfarm_worker.settings import WorkerSettings
 _LONGEST_SECONDS = 1800.0
 
 
-class Breaker:
-    """Opens when ``crashes`` different jobs in a row brought the child down: then it is hardly the jobs.
+class Bearing(Enum):
+    """What an attempt tells of the child that ran it."""
 
-    It stays open for ``seconds``, then lets one job through; each further crash doubles the time.
+    SOUND = "sound"  # it did its work, if only to refuse the job
+    CRASHED = "crashed"  # it died or stood still: of this job, or of something here
+    BROKEN = "broken"  # it does not start, or says that its GPU does not work
+
+
+class Breaker:
+    """Doubts a slot when ``crashes`` different builds in a row brought its child down, or one says it is
+    broken.
+
+    Whose fault that is, no count of jobs or submitters tells: one submitter's models may all crash TensorRT,
+    and on a broken GPU all models of a farm's only submitter fail. So a slot in doubt claims nothing until a
+    build of the worker's own was tried (``probe``). If that succeeds, the jobs are at fault, and the slot
+    goes on. If it fails, the breaker is open for ``seconds``, and then it is tried again; each failure
+    doubles the time.
     """
 
     def __init__(self, crashes: int, seconds: float) -> None:
         self._crashes = crashes
         self._seconds = seconds
-        self._jobs: set[str] = set()
-        self._opened = 0
+        self._builds: set[str] = set()
+        self._failures = 0
         self._until = 0.0
+        self.in_doubt = False
 
-    def record(self, job_id: str, sound: bool | None) -> None:
-        """``sound``: whether the child did its work, if only to refuse; None if the attempt does not tell."""
-        if sound is None:
+    def record(self, build_key: str, bearing: Bearing | None) -> None:
+        """``bearing``: None if the attempt does not tell."""
+        if bearing is None:
             return
-        if sound:
-            self._jobs.clear()
-            self._opened = 0
+        if bearing is Bearing.SOUND:
+            self._builds.clear()
             return
-        self._jobs.add(job_id)
-        if len(self._jobs) >= self._crashes:
-            pause = min(self._seconds * 2**self._opened, _LONGEST_SECONDS)
-            self._opened += 1
-            self._until = time.monotonic() + pause
+        self._builds.add(build_key)
+        if bearing is Bearing.BROKEN or len(self._builds) >= self._crashes:
+            self.in_doubt = True
+
+    def proved(self, *, works: bool) -> None:
+        """What the worker's own build showed."""
+        if works:
+            self._builds.clear()
+            self._failures = 0
+            self.in_doubt = False
+            return
+        pause = min(self._seconds * 2**self._failures, _LONGEST_SECONDS)
+        self._failures += 1
+        self._until = time.monotonic() + pause
 
     @property
     def is_open(self) -> bool:

@@ -29,8 +29,9 @@ class WorkerSettings(BaseModel):
         deaf_seconds: a worker that is idle ends when rings wait in Redis for so long and it hears none; its
             supervisor starts it again. 0: never.
         scratch_reserve_bytes: nothing is claimed while the scratch folder's disk has less space.
-        breaker_crashes: different jobs in a row that brought the child down, before a slot pauses.
-        breaker_seconds: how long; each further crash doubles it, up to half an hour.
+        breaker_crashes: different builds in a row that brought the child down, before a slot tries one of its
+            own, and pauses if that fails.
+        breaker_seconds: how long; each further failure doubles it, up to half an hour.
         lease_seconds: silence after which a job goes to another worker.
         heartbeat_seconds: how often a running job's lease is renewed and a wish to cancel is seen.
         idle_poll_seconds: how often an idle worker looks by itself, should no ring arrive.
@@ -55,7 +56,7 @@ class WorkerSettings(BaseModel):
     runtime: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt-rtx"
     gpu: str | None = None
     slots: int = Field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)), ge=1, le=64)
-    scratch: Path = Path("/var/tmp/trtfarm")  # noqa: S108 - a default for people to change
+    scratch: Path = Path("/var/lib/trtfarm/scratch")
     model_cache_bytes: int = Field(default=20 * 2**30, ge=0)
     deaf_seconds: float = Field(default=60, ge=0)
     scratch_reserve_bytes: int = Field(default=2**30, ge=0)

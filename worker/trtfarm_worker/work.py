@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trtfarm.contract.device import Device
+from trtfarm.contract.jobs import Outcome
 from trtfarm.store import ArtifactStore
 from trtfarm_db.engine import Database
 from trtfarm_worker.child.protocol import Built, ChildRequest, Done, Failed, Measured
@@ -18,7 +19,22 @@ from trtfarm_worker.outbox import Outbox
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
 
-OnStage = Callable[[str], None]
+
+class StoppedError(Exception):
+    """An attempt must end before its child has anything to do; ``stalled``: its process stood still."""
+
+    def __init__(self, outcome: Outcome, *, stalled: bool = False) -> None:
+        super().__init__(outcome)
+        self.outcome, self.stalled = outcome, stalled
+
+
+class Watch(Protocol):
+    """What the preparation of an attempt tells and asks."""
+
+    def stage(self, name: str) -> None: ...
+
+    def check(self) -> None:
+        """Cheap. Raises StoppedError: it timed out, is cancelled or superseded, or the worker stops."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +70,12 @@ class Work(Protocol):
     """One kind of job."""
 
     @contextlib.contextmanager
-    def request(self, on_stage: OnStage) -> Iterator[ChildRequest]:
-        """Fetches what the child needs, for as long as the block runs."""
+    def request(self, watch: Watch) -> Iterator[ChildRequest]:
+        """Fetches and makes what the child needs, for as long as the block runs.
+
+        Raises:
+            StoppedError: the attempt must end.
+        """
         ...
 
     def finished(self, done: Built | Measured) -> Finished:

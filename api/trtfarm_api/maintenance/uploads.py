@@ -82,7 +82,7 @@ class UploadSweeper:
     def _free(self, name: str) -> Iterator[bool]:
         """Whether no request is writing to it; none begins to while the block runs."""
         try:
-            descriptor = os.open(self._staging / name, os.O_RDWR)
+            descriptor = os.open(self._staging / name, os.O_RDWR | os.O_NOFOLLOW)
         except FileNotFoundError:
             yield True
             return

@@ -282,8 +282,9 @@ class UploadService:
 
     @contextlib.contextmanager
     def _locked(self, upload_id: str) -> Iterator[int]:
-        self._farm.settings.staging.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path(upload_id), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._farm.settings.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        descriptor = os.open(self._path(upload_id), flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink == 0:

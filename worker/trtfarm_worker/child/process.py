@@ -80,6 +80,8 @@ class TensorRTChild:
     ) -> Done | Failed | Crashed | Interrupted:
         """Runs one request; when ``interruption`` tells an outcome, the child is killed at once.
 
+        ``submitter``: on whose behalf; empty for the worker's own, which leaves no trace of anybody.
+
         Raises:
             ConfigurationError: a new child was needed, and did not start.
             OSError: the request's files could not be put before the child.
@@ -109,7 +111,7 @@ class TensorRTChild:
             self._end_child()
             child = ChildProcess(self._settings, self._gpu)
         self._wait(child, check)
-        child.served = submitter
+        child.served = submitter or child.served
         return child
 
     def _quieten(self, check: Callable[[], None]) -> None:

@@ -38,15 +38,11 @@ class ChildSetup(Value):
 
 
 class BuildRequest(Value):
-    """The child writes ``plan_path``, ``io_path`` and, if given, ``timing_cache_out``.
-
-    ``typed_folder``: for converted copies of the model, which last as long as the model does.
-    """
+    """The child writes ``plan_path``, ``io_path`` and, if given, ``timing_cache_out``."""
 
     op: Literal["build"] = "build"
     spec: BuildSpec
     model_path: str
-    typed_folder: str | None = None
     plan_path: str
     io_path: str
     log_path: str

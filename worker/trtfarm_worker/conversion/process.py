@@ -1,24 +1,27 @@
 """The process that converts one model, with ONNX Runtime's converter.
 
-python -m trtfarm_worker.conversion.process ORDER
+    python -m trtfarm_worker.conversion.process <ORDER
 
-Exit status 1 comes with an ErrorView on standard output.
+It is confined before it opens the model. Exit status 1 comes with an ErrorView as its answer; all that it
+prints belongs into the job's log.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from trtfarm import sandbox
 from trtfarm.contract.trtexec_options import spelling_of
 from trtfarm.contract.v1 import ErrorView
-from trtfarm.errors import InvalidRequestError, TrtFarmError
+from trtfarm.errors import ConfigurationError, InvalidRequestError, TrtFarmError
 from trtfarm_worker.child.lifeline import die_with_parent
-from trtfarm_worker.conversion.convert import ACCOUNT, HINT, ConversionError, Order
+from trtfarm_worker.conversion.convert import ACCOUNT, DATA, HINT, ConversionError, Order
 from trtfarm_worker.conversion.digits import keep_digits, shape_arithmetic
 from trtfarm_worker.layer_names import best, fits
 
@@ -29,20 +32,45 @@ if TYPE_CHECKING:
 _SMALL_BYTES = 64 * 1024
 _LARGEST = 65504.0
 _LISTED = 10
+_ACCOUNT_CHARACTERS = 10_000
+_ANSWER_CHARACTERS = 2_000
 
 
 def main() -> None:
-    order = Order.model_validate_json(sys.argv[1])
-    die_with_parent(order.parent_pid)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    order = Order.model_validate_json(sys.stdin.buffer.read())
+    enter(order)
     try:
         convert(order)
     except TrtFarmError as error:
-        _fail(error)
+        fail(order, error)
     except Exception as error:  # noqa: BLE001 - third-party code; the job's log has the traceback
         sys.excepthook(type(error), error, error.__traceback__)
         text = str(error).partition("\n")[0][:300] or type(error).__name__
-        _fail(ConversionError(f"The model cannot be converted to fp16: {text}", hint=HINT))
+        fail(order, ConversionError(f"The model cannot be converted to fp16: {text}", hint=HINT))
+
+
+def enter(order: Order) -> None:
+    """Loads all that is needed, and then can reach nothing but the model and the folder for its copy."""
+    die_with_parent(order.parent_pid)
+    import onnx.external_data_helper
+    import onnx.inliner
+    import onnx.numpy_helper
+    import onnx.shape_inference  # noqa: F401
+    import onnxruntime.transformers.float16  # noqa: F401
+
+    try:
+        sandbox.confine(
+            sandbox.Box(
+                read=(Path(order.model).parent,),
+                write=(Path(order.destination).parent,),
+                memory_bytes=order.memory_bytes,
+                file_bytes=order.file_bytes,
+            ),
+            order.sandbox,
+        )
+    except (ConfigurationError, OSError) as error:
+        fail(order, ConfigurationError(f"The process that converts models cannot be confined: {error}"))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def convert(order: Order) -> None:
@@ -64,13 +92,13 @@ def convert(order: Order) -> None:
     keep_digits(model.graph, nodes)
     told += _account(before, model.graph, {*float16.DEFAULT_OP_BLOCK_LIST}, {*layers})
     account = "".join(f"fp16: {line}\n" for line in told)
-    Path(order.destination).with_suffix(ACCOUNT).write_text(account, encoding="utf-8")
+    Path(order.destination).with_suffix(ACCOUNT).write_text(account[:_ACCOUNT_CHARACTERS], encoding="utf-8")
     if external:  # a protobuf file ends at 2 GiB
         onnx.save_model(
             model,
             order.destination,
             save_as_external_data=True,
-            location=f"{Path(order.destination).name}.data",
+            location=f"{Path(order.destination).name}{DATA}",
         )
     else:
         onnx.save_model(model, order.destination)
@@ -224,9 +252,11 @@ def _account(before: int, graph: GraphProto, operators: set[str], layers: set[st
     return told
 
 
-def _fail(error: TrtFarmError) -> None:
-    view = ErrorView(code=error.code, message=error.message, hint=error.hint, details=error.details)
-    sys.stdout.write(view.model_dump_json())
+def fail(order: Order, error: TrtFarmError) -> NoReturn:
+    """Names in a model may be of any length; the answer must fit into a pipe."""
+    hint = error.hint and error.hint[:_ANSWER_CHARACTERS]
+    view = ErrorView(code=error.code, message=error.message[:_ANSWER_CHARACTERS], hint=hint)
+    os.write(order.answer, view.model_dump_json().encode("utf-8", "replace"))
     sys.exit(1)
 
 

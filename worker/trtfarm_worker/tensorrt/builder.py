@@ -16,7 +16,6 @@ from trtfarm.contract.typed import left_to_tensorrt
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import BuildError, OptionUnsupportedError, TargetUnavailableError
 from trtfarm_worker.child.protocol import BenchmarkRequest, BuildRequest, CacheReport, CombineRequest
-from trtfarm_worker.conversion.typed_model import typed_model
 from trtfarm_worker.tensorrt import bindings, diagnostics, options
 from trtfarm_worker.tensorrt.profiles import add_profiles
 from trtfarm_worker.tensorrt.progress import make_monitor
@@ -59,24 +58,17 @@ class EngineBuilder:
 
         Raises:
             BuildRefusedError: TensorRT's parser or builder refused the model.
-            ConversionError, ConverterUnavailableError: it could not be given the types asked for.
             OptionUnsupportedError, ProfileInvalidError, TargetUnavailableError: the spec asks for what
                 these bindings do not do.
         """
         self._check_target(request.spec)
-        with typed_model(request, on_progress) as model:
-            return self._build(request, model, on_progress)
-
-    def _build(
-        self, request: BuildRequest, model: Path, on_progress: OnProgress
-    ) -> tuple[float, CacheReport | None]:
         spec, trt, started = request.spec, self._trt, time.monotonic()
         builder = trt.Builder(self._logger)
         network = builder.create_network(
             bindings.network_flags(trt, strongly_typed=bool(spec.config.strongly_typed))
         )
         on_progress("parsing", None)
-        self._parse(network, spec, model)
+        self._parse(network, spec, Path(request.model_path))
         config = builder.create_builder_config()
         options.apply(Setup(trt, builder, network, config), left_to_tensorrt(spec.config, spec.converter))
         add_profiles(builder, config, spec.profiles)

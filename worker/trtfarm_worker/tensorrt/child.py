@@ -78,15 +78,19 @@ def _serve(
     parts = sandbox.check(setup.sandbox) if forks else _confine(setup, gpu=flavour)
     trt = bindings.load(flavour)
     builder = EngineBuilder(trt, bindings.runtime_of(trt, flavour))
+    multiprocessors = _gpu(builder)
     if forks:
+        sandbox.prepare()
         _prove(setup, events_fd)
+    else:
+        sandbox.tighten(parts)
     send(
         Ready(
             runtime=str(Runtime(flavour, trt.__version__)),
             gpus=builder.gpus,
             sandbox=parts,
             forks=forks,
-            **_gpu(builder),
+            **multiprocessors,
         )
     )
 
