@@ -31,14 +31,17 @@ def farm(
     maintenance: MaintenanceSettings | None = None,
     catalogue_path: Path | None = None,
 ) -> Iterator[Farm]:
-    """What the API needs. Closes only what it has opened itself: the inspection process."""
+    """What the API needs. Closes only what it has opened itself: the inspectors."""
     from trtfarm.catalogue import Catalogue
     from trtfarm.inspection.pool import InspectionPool
     from trtfarm_api.farm import Farm
     from trtfarm_api.maintenance.settings import MaintenanceSettings
 
     with InspectionPool(
-        memory_bytes=server.inspection_memory_bytes, timeout_seconds=server.inspection_timeout_seconds
+        processes=server.inspection_processes,
+        memory_bytes=server.inspection_memory_bytes,
+        timeout_seconds=server.inspection_timeout_seconds,
+        sandbox=server.sandbox,
     ) as inspection:
         yield Farm(
             settings=server,
