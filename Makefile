@@ -43,6 +43,10 @@ chaos: .venv/.ready-dev ## A farm under random faults, checked: SEED= JOBS= MINU
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ON),--on $(ON))
 
+.PHONY: fuzz
+fuzz: .venv/.ready-dev ## Mutated models and requests, and what becomes of them: MINUTES= SEED=
+	@$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows
 	@echo "lock: resolving with $(UV)"

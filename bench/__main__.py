@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import claim, download, resolve, reuse, submissions, submit_to_plan
+from bench import claim, download, inspection, resolve, reuse, submissions, submit_to_plan
 from bench.farm import Servers, servers
 from bench.figures import HEADINGS, BenchError, Figure, line
 
 FIGURES: dict[str, Callable[[Servers], list[Figure]]] = {
-    module.NAME: module.measure for module in (submit_to_plan, submissions, reuse, download, claim, resolve)
+    module.NAME: module.measure
+    for module in (submit_to_plan, submissions, reuse, download, claim, resolve, inspection)
 }
 
 

@@ -6,16 +6,18 @@ import contextlib
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.leases import PublishedBlob
-from trtfarm.errors import BlobCorruptError, BlobMissingError
+from trtfarm.errors import BlobCorruptError, BlobMissingError, UnavailableError
 from trtfarm.store import ArtifactStore
 from trtfarm_api.metrics import Metrics
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.artifacts import ArtifactRepository
 
 _STATS_AT_ONCE = 16  # a store far away answers many questions in the time of one
+_VERIFIED_AT_ONCE = 8
 _log = logging.getLogger(__name__)
 
 
@@ -34,9 +36,14 @@ class Blobs:
         self._metrics = metrics
         self._database = database
         self._store = store
+        self._verifying = BoundedSemaphore(_VERIFIED_AT_ONCE)
 
     def require(self, digest: Digest) -> PublishedBlob:
-        """Raises BlobMissingError or BlobCorruptError."""
+        """
+        Raises:
+            BlobMissingError, BlobCorruptError.
+            UnavailableError: it would have to be read, and enough others are being read.
+        """
         with self._database.transaction() as connection:
             known = ArtifactRepository(connection).find(digest)
         if known is None:
@@ -47,12 +54,24 @@ class Blobs:
             raise BlobMissingError(f"The artifact {digest} is gone from the store.")
         if found.etag == known.etag and found.size_bytes == known.size_bytes:
             return known
-        if found.size_bytes == known.size_bytes and self._store.verify(digest):
+        if found.size_bytes == known.size_bytes and self._verify(digest):
             with self._database.transaction() as connection:
                 ArtifactRepository(connection).verified(digest, found.etag)
             return PublishedBlob(digest=digest, size_bytes=found.size_bytes, etag=found.etag)
         self.take_out(known)
         raise BlobCorruptError(f"The artifact {digest} was damaged and has been taken out of service.")
+
+    def _verify(self, digest: Digest) -> bool:
+        """Whether the bytes are right. Reading them may take minutes, in a thread that all routes share."""
+        if not self._verifying.acquire(blocking=False):
+            raise UnavailableError(
+                f"The artifact {digest} must be read again before it is served, and others are being read.",
+                hint="Try again in a while.",
+            )
+        try:
+            return self._store.verify(digest)
+        finally:
+            self._verifying.release()
 
     def usable(self, digest: Digest) -> bool:
         try:

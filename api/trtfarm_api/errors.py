@@ -39,6 +39,7 @@ _STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
     (errors.ConflictError, 409),
     (errors.StorageFullError, 507),
     (errors.BlobCorruptError, 410),
+    (errors.TooManyUploadsError, 429),
     (errors.UnavailableError, 503),
     (errors.ConfigurationError, 503),
 )
@@ -58,7 +59,7 @@ def status_of(error: errors.TrtFarmError) -> int:
 
 def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
     document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, **more)
-    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status in {503, 423} else {}
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status in {503, 423, 429} else {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="trtfarm"'
     return JSONResponse(

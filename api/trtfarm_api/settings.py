@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from trtfarm.contract.leases import RetryPolicy
+from trtfarm.sandbox import Mode
+
+
+def _inspection_processes() -> int:
+    return max(2, min(4, os.cpu_count() or 1))
 
 
 class ServerSettings(BaseModel):
@@ -22,7 +28,9 @@ class ServerSettings(BaseModel):
         order_seconds: how often standing orders are reconciled with the fleet.
         lease_seconds: how long the reaper holds still after the database was away.
         retry: when a job whose workers are lost is given up.
-        inspection_timeout_seconds, inspection_memory_bytes: limits for reading an uploaded ONNX file.
+        inspection_processes: uploaded ONNX files that are read at once.
+        inspection_timeout_seconds, inspection_memory_bytes: limits for reading one of them.
+        sandbox: what confines the processes that read them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,8 +44,10 @@ class ServerSettings(BaseModel):
     order_seconds: float = Field(default=10, gt=0)
     lease_seconds: float = Field(default=60, gt=0)
     retry: RetryPolicy = RetryPolicy()
+    inspection_processes: int = Field(default_factory=_inspection_processes, ge=1, le=64)
     inspection_timeout_seconds: float = Field(default=120, gt=0)
     inspection_memory_bytes: int = Field(default=8 * 2**30, ge=2**28)
+    sandbox: Mode = Mode.AUTO
 
     @property
     def requires_keys(self) -> bool:

@@ -18,6 +18,7 @@ from trtfarm.errors import ConfigurationError
 TEMPLATES = [("api.toml", ApiSettings), ("worker.toml", WorkerFileSettings)]
 # Defaults that depend on the machine: the template has an example.
 BY_MACHINE = {
+    "server.inspection_processes": 4,
     "worker.slots": 4,
     "worker.child_memory_bytes": 34359738368,
 }

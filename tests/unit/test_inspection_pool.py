@@ -1,12 +1,11 @@
 """Inspection in a process of its own: what it costs, and what becomes of it when it dies."""
 
+import contextlib
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,16 +14,18 @@ import onnx
 import psutil
 import pytest
 
+from tests.unit import odd_inspector
+from tests.unit.inspection.graphs import model, value, weight
 from trtfarm.errors import (
     ExternalDataPathError,
     ModelError,
     NotOnnxError,
     ResourceLimitError,
-    TrtFarmError,
     UnavailableError,
 )
 from trtfarm.inspection.inspect import inspect_model
 from trtfarm.inspection.pool import InspectionPool
+from trtfarm.inspection.wire import Answer, info_of, refusal_of
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 RESNET = LIGHT / "light_resnet50.onnx"
@@ -36,7 +37,24 @@ def pool():
         yield made
 
 
-def _gone(pid, seconds=10.0):
+@pytest.fixture
+def odd_pool():
+    """Its inspector does what models say."""
+    with InspectionPool(module="tests.unit.odd_inspector", timeout_seconds=60) as made:
+        yield made
+
+
+@pytest.fixture
+def odd(tmp_path):
+    def write(what):
+        path = tmp_path / f"{abs(hash(what))}.onnx"
+        path.write_bytes(odd_inspector.odd(what))
+        return path
+
+    return write
+
+
+def _gone(pid, seconds=30.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -48,103 +66,141 @@ def _gone(pid, seconds=10.0):
     return False
 
 
-def _raise(error):
-    raise error
+def _family(known=frozenset()):
+    """Processes below this one."""
+    return {child.pid for child in psutil.Process().children(recursive=True)} - known
+
+
+def _wait_for(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
 
 
 def test_same_answer_from_another_process(pool):
     assert pool.inspect(RESNET) == inspect_model(RESNET)
-    assert pool.call(os.getpid) != os.getpid()
 
 
-def test_warm_latency(pool):
-    """Its goal is 5 ms; the bound here only catches a child that is started anew for every model."""
-    pool.inspect(RESNET)
-    took = []
-    for _ in range(30):
-        start = time.perf_counter()
+def test_stays_warm():
+    """Nothing is started anew for another model of the same submitter."""
+    before = _family()
+    with InspectionPool() as pool:
         pool.inspect(RESNET)
-        took.append(time.perf_counter() - start)
-    assert sorted(took)[15] < 0.05
+        started = _family(before)
+        assert len(started) == 2  # an inspector, and what it has forked
+        for _ in range(5):
+            pool.inspect(RESNET)
+            assert _family(before) == started
 
 
 def test_errors_arrive_whole(pool, tmp_path):
-    (tmp_path / "m.onnx").write_bytes(b"<html>")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"<html>")
     with pytest.raises(NotOnnxError, match="6 bytes only") as caught:
-        pool.inspect(tmp_path / "m.onnx")
+        pool.inspect(path)
     assert caught.value.code == "NOT_ONNX"
-    sent = ExternalDataPathError("What.", hint="Do.", location="../w", number=3)
+    path.write_bytes(model(initializers=[weight(location="../w")]).SerializeToString())
     with pytest.raises(ExternalDataPathError) as caught:
-        pool.call(_raise, sent)
-    assert (caught.value.message, caught.value.hint) == ("What.", "Do.")
-    assert caught.value.details == {"location": "../w", "number": 3}
+        pool.inspect(path)
+    assert "onnx.save_model" in caught.value.hint
+    assert caught.value.details == {"location": "../w"}
 
 
-def test_sizes_are_passed_on(pool):
+def test_inputs_of_every_kind_arrive(pool, tmp_path):
+    unknown_rank = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)
+    sequence = onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None)
+    path = tmp_path / "m.onnx"
+    made = model(inputs=[value("x"), value("n", ("n", 4)), value("scalar", ()), unknown_rank, sequence])
+    path.write_bytes(made.SerializeToString())
+    info = pool.inspect(path)
+    assert info == inspect_model(path)
+    assert [item.shape for item in info.inputs] == [(1, 4), (-1, 4), (), None, None]
+
+
+def test_sizes_are_passed_on(pool, tmp_path):
     assert pool.inspect(RESNET, {}).external_data == ()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(initializers=[weight(location="w", offset="8", length="16")]).SerializeToString())
+    assert pool.inspect(path, {"w": 24}).external_data == ("w",)
+    with pytest.raises(ModelError, match="byte 24"):
+        pool.inspect(path, {"w": 23})
 
 
-def _all_errors(kind=TrtFarmError):
+def _all_errors(kind=ModelError):
     yield kind
     for child in kind.__subclasses__():
         yield from _all_errors(child)
 
 
 @pytest.mark.parametrize("kind", sorted(set(_all_errors()), key=lambda kind: kind.__name__))
-def test_every_error_can_be_pickled(kind):
-    error = pickle.loads(pickle.dumps(kind("Message.", hint="Hint.", detail=1)))
-    assert type(error) is kind
-    assert (error.message, error.hint, error.details) == ("Message.", "Hint.", {"detail": 1})
-    assert str(pickle.loads(pickle.dumps(kind()))) == str(kind())
+def test_every_error_of_a_model_arrives(kind):
+    for error in (kind("Message.", hint="Hint.", location="a", size_bytes=1), kind()):
+        answer = Answer(refusal=refusal_of(error)).model_dump_json()
+        with pytest.raises(kind) as caught:
+            info_of(answer.encode())
+        assert type(caught.value) is kind
+        assert (str(caught.value), caught.value.details) == (str(error), error.details)
 
 
-def test_a_crash_is_an_error_and_the_next_call_works(pool):
-    before = pool.call(os.getpid)
+def test_a_crash_is_an_error_and_the_next_call_works(odd_pool, odd):
+    before = odd_pool.inspect(odd("pid")).node_count
     for _ in range(2):
         with pytest.raises(ModelError, match="died") as caught:
-            pool.call(os._exit, 1)
+            odd_pool.inspect(odd("crash"))
         assert caught.value.code == "ONNX_PARSE_ERROR"
-    assert pool.inspect(RESNET).node_count == 415
-    assert pool.call(os.getpid) != before
+    assert odd_pool.inspect(RESNET).node_count == 415
+    assert odd_pool.inspect(odd("pid")).node_count != before
     assert _gone(before)
 
 
-def test_killed_between_calls(pool):
-    pid = pool.call(os.getpid)
-    os.kill(pid, signal.SIGKILL)
-    assert _gone(pid)
-    assert pool.inspect(RESNET).node_count == 415
+def test_a_fault_of_ours_is_logged(odd_pool, odd, caplog):
+    with pytest.raises(ModelError, match="could not be read"):
+        odd_pool.inspect(odd("raise:defect"))
+    assert "RuntimeError: defect" in caplog.text
 
 
-def test_killed_once_during_a_call(pool):
-    """As the system does when memory is short."""
-    pid = pool.call(os.getpid)
-    timer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
-    timer.start()
-    pool.call(time.sleep, 0.5)
-    timer.join()
-    assert _gone(pid)
+def test_killed_between_calls(odd_pool, odd):
+    pid = odd_pool.inspect(odd("pid")).node_count
+    for victim in (pid, psutil.Process(pid).ppid()):
+        os.kill(victim, signal.SIGKILL)
+        assert _gone(victim)
+        assert odd_pool.inspect(RESNET).node_count == 415
 
 
-def test_keeps_no_failed_model(pool, tmp_path):
+def test_killed_once_during_a_call(odd_pool, odd):
+    """As the system does when memory is short: another process tries again."""
+    first = odd_pool.inspect(odd("pid")).node_count
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(odd_pool.inspect, odd("hang"))
+        _wait_for(lambda: psutil.Process(first).status() == psutil.STATUS_SLEEPING)
+        inspector = psutil.Process(psutil.Process(first).ppid())
+        os.kill(first, signal.SIGKILL)
+        second = _wait_for(lambda: next((c.pid for c in inspector.children() if c.pid != first), None))
+        os.kill(second, signal.SIGKILL)
+        assert isinstance(future.exception(60), ModelError)
+
+
+def test_keeps_no_failed_model(odd_pool, odd, tmp_path):
     path = tmp_path / "model.onnx"
     data = onnx.ModelProto(ir_version=8, producer_name="x" * (200 << 20)).SerializeToString()
     for content in (data, data[:-1]):
         path.write_bytes(content)
         with pytest.raises(ModelError):
-            pool.inspect(path)
-        assert psutil.Process(pool.call(os.getpid)).memory_info().rss < 120 << 20
+            odd_pool.inspect(path)
+        pid = odd_pool.inspect(odd("pid")).node_count
+        assert psutil.Process(pid).memory_info().rss < 200 << 20
 
 
-def test_timeout_kills():
-    with InspectionPool(timeout_seconds=0.5) as pool:
-        pid = pool.call(os.getpid)
-        start = time.monotonic()
+@pytest.mark.parametrize("what", ["hang", "spin"])
+def test_timeout_kills(what, odd):
+    with InspectionPool(module="tests.unit.odd_inspector", timeout_seconds=0.5) as pool:
+        pid = pool.inspect(odd("pid")).node_count
         with pytest.raises(ResourceLimitError, match=r"0\.5 s"):
-            pool.call(time.sleep, 60)
-        assert time.monotonic() - start < 5
+            pool.inspect(odd(what))
         assert _gone(pid)
-        assert pool.inspect(RESNET).node_count == 415
+        assert pool.inspect(odd("pid")).node_count != pid
 
 
 def test_memory_limit(tmp_path):
@@ -153,7 +209,7 @@ def test_memory_limit(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(made.SerializeToString())
     del made
-    for mebibytes in (400, 600, 800):  # too little to read it, and to parse it, in several places
+    for mebibytes in (350, 500, 650):  # too little to read it, and to parse it, in several places
         with InspectionPool(memory_bytes=mebibytes << 20) as pool:
             with pytest.raises(ResourceLimitError):
                 pool.inspect(path)
@@ -162,50 +218,68 @@ def test_memory_limit(tmp_path):
         assert pool.inspect(path).node_count == 415
 
 
-def test_concurrent_callers(pool):
+def test_concurrent_callers():
     paths = sorted(LIGHT.glob("*.onnx")) * 8
-    with ThreadPoolExecutor(12) as threads:
+    before = _family()
+    with InspectionPool(processes=2) as pool, ThreadPoolExecutor(12) as threads:
         found = list(threads.map(pool.inspect, paths))
+        assert len(_family(before)) <= 4  # two inspectors, and what each has forked
     assert found == [inspect_model(path) for path in paths]
 
 
-def test_a_crash_harms_no_other_caller():
-    with InspectionPool() as pool, ThreadPoolExecutor(8) as threads:
+def test_a_crash_harms_no_other_caller(odd):
+    with (
+        InspectionPool(module="tests.unit.odd_inspector", processes=2) as pool,
+        ThreadPoolExecutor(8) as threads,
+    ):
         good = [threads.submit(pool.inspect, RESNET) for _ in range(10)]
-        bad = [threads.submit(pool.call, os._exit, 1) for _ in range(3)]
+        bad = [threads.submit(pool.inspect, odd("crash")) for _ in range(3)]
         good += [threads.submit(pool.inspect, RESNET) for _ in range(10)]
         assert all(future.result().node_count == 415 for future in good)
         assert all(isinstance(future.exception(), ModelError) for future in bad)
 
 
-def test_close_leaves_no_process():
-    pool = InspectionPool()
+def test_close_leaves_no_process(odd):
+    before = _family()
+    pool = InspectionPool(module="tests.unit.odd_inspector", processes=3)
     pool.warm()
-    pid = pool.call(os.getpid)
+    pids = {pool.inspect(odd("pid")).node_count, *_family(before)}
     pool.close()
-    assert not psutil.pid_exists(pid)
+    assert all(map(_gone, pids))
     pool.close()
     with pytest.raises(UnavailableError):
         pool.inspect(RESNET)
 
 
-def test_close_cuts_a_call_short():
-    pool = InspectionPool()
-    pid = pool.call(os.getpid)
+def test_close_cuts_a_call_short(odd):
+    pool = InspectionPool(module="tests.unit.odd_inspector")
+    pid = pool.inspect(odd("pid")).node_count
     with ThreadPoolExecutor(1) as threads:
-        future = threads.submit(pool.call, time.sleep, 60)
-        time.sleep(0.3)
-        start = time.monotonic()
+        future = threads.submit(pool.inspect, odd("hang"))
+        time.sleep(0.1)  # in the middle of it or before: the outcome is the same
         pool.close()
-        assert isinstance(future.exception(5), UnavailableError)
-    assert time.monotonic() - start < 5
-    assert not psutil.pid_exists(pid)
+        assert isinstance(future.exception(30), UnavailableError)
+    assert _gone(pid)
 
 
 def test_nothing_starts_before_the_first_call():
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = _family()
     InspectionPool().close()
-    assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+    assert not _family(before)
+
+
+def test_no_descriptor_is_left_open(odd_pool, odd):
+    for what in ("pid", "crash", "say raw:ffffffff"):  # the pipes of the first use are there
+        with contextlib.suppress(ModelError):
+            odd_pool.inspect(odd(what))
+    odd_pool.inspect(RESNET)
+    inspector = psutil.Process(psutil.Process(odd_pool.inspect(odd("pid")).node_count).ppid())
+    before = psutil.Process().num_fds(), inspector.num_fds()
+    for what in ("crash", "pid", "say raw:ffffffff", "raise:x") * 3:
+        with contextlib.suppress(ModelError):
+            odd_pool.inspect(odd(what))
+    odd_pool.inspect(RESNET)
+    assert (psutil.Process().num_fds(), inspector.num_fds()) == before
 
 
 PROGRAM = """
@@ -251,16 +325,18 @@ def test_however_the_parent_was_started(how, tmp_path):
 
 def test_ends_with_a_parent_that_was_killed():
     program = textwrap.dedent("""
-        import os, time
+        import sys, time
+        from pathlib import Path
         from trtfarm.inspection.pool import InspectionPool
         pool = InspectionPool()
-        print(pool.call(os.getpid), flush=True)
+        pool.inspect(Path(sys.argv[1]))
+        print("ready", flush=True)
         time.sleep(60)
     """)
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as parent:
-        pid = int(parent.stdout.readline())
-        assert psutil.pid_exists(pid)
+    command = [sys.executable, "-c", program, str(RESNET)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        pids = [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
+        assert len(pids) == 2  # an inspector, and what it has forked
         parent.kill()
-    assert _gone(pid)
+    assert all(map(_gone, pids))

@@ -31,14 +31,17 @@ def farm(
     maintenance: MaintenanceSettings | None = None,
     catalogue_path: Path | None = None,
 ) -> Iterator[Farm]:
-    """What the API needs. Closes only what it has opened itself: the inspection process."""
+    """What the API needs. Closes only what it has opened itself: the inspectors."""
     from trtfarm.catalogue import Catalogue
     from trtfarm.inspection.pool import InspectionPool
     from trtfarm_api.farm import Farm
     from trtfarm_api.maintenance.settings import MaintenanceSettings
 
     with InspectionPool(
-        memory_bytes=server.inspection_memory_bytes, timeout_seconds=server.inspection_timeout_seconds
+        processes=server.inspection_processes,
+        memory_bytes=server.inspection_memory_bytes,
+        timeout_seconds=server.inspection_timeout_seconds,
+        sandbox=server.sandbox,
     ) as inspection:
         yield Farm(
             settings=server,
@@ -73,7 +76,7 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
         schema.require_current(database)
         if server.requires_keys:
             _require_a_key(database, server.host)
-        private_folder(server.staging)
+        private_folder(server.staging, "server.staging")
         store = ArtifactStore.open(settings.store)
         bell = CeleryBell(celery_app(settings.redis.url.get_secret_value()))
         stack.callback(bell.close)

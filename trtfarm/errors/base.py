@@ -20,18 +20,6 @@ class TrtFarmError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles whole, so that an error crosses a process boundary with its hint and details."""
-        return _rebuild, (type(self), self.message, self.hint, self.details)
-
-
-def _rebuild(
-    kind: type[TrtFarmError], message: str, hint: str | None, details: dict[str, Any]
-) -> TrtFarmError:
-    error = kind(message, hint=hint)
-    error.details = details
-    return error
-
 
 class InvalidRequestError(TrtFarmError):
     """The request is not valid."""

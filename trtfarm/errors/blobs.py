@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trtfarm.errors.base import InvalidRequestError, TrtFarmError
+from trtfarm.errors.farm import UnavailableError
 from trtfarm.errors.state import ConflictError, NotFoundError
 
 
@@ -58,3 +59,9 @@ class StorageFullError(TrtFarmError):
     """There is no space left in the artifact store."""
 
     code = "INSUFFICIENT_STORAGE"
+
+
+class TooManyUploadsError(UnavailableError):
+    """Too many uploads of this key wait to be looked at; try again."""
+
+    code = "TOO_MANY_UPLOADS"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,9 @@ from trtfarm.errors import (
     ExternalDataPathError,
     ExternalDataRangeError,
 )
-from trtfarm.inspection.graph import attribute_graphs
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+    from onnx import TensorProto
 
 KEYS = frozenset({"location", "offset", "length", "checksum"})
 _NUMBER = re.compile(r"[0-9]{1,19}")
@@ -32,17 +31,13 @@ class Reference:
     length: int | None
 
 
-def references(model: ModelProto) -> frozenset[Reference]:
-    """Of every tensor anywhere in the model.
+def references(tensors: Iterable[TensorProto]) -> frozenset[Reference]:
+    """Which bytes the external ones among a model's tensors are read from.
 
     Raises:
         ExternalDataError: an entry is malformed or leaves the model's folder.
     """
-    from onnx import TensorProto
-
-    return frozenset(
-        _reference(tensor) for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL
-    )
+    return frozenset(map(_reference, tensors))
 
 
 def check_references(found: Iterable[Reference], sizes: Mapping[str, int]) -> None:
@@ -95,44 +90,3 @@ def _number(entries: Mapping[str, str], key: str) -> int | None:
             f"External data has the {key} {text[:80]!r}, which is no number of bytes."
         )
     return int(text)
-
-
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    yield from _in_graph(model.graph)
-    for training in model.training_info:
-        yield from _in_graph(training.initialization)
-        yield from _in_graph(training.algorithm)
-    for function in model.functions:
-        yield from _in_attributes(function.attribute_proto)
-        yield from _in_nodes(function.node)
-
-
-def _in_graph(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from _in_sparse(sparse)
-    yield from _in_nodes(graph.node)
-
-
-def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
-    for node in nodes:
-        yield from _in_attributes(node.attribute)
-
-
-def _in_attributes(attributes: Iterable[AttributeProto]) -> Iterator[TensorProto]:
-    """Whatever is there, not only what an attribute's declared type says is there."""
-    for attribute in attributes:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        if attribute.HasField("sparse_tensor"):
-            yield from _in_sparse(attribute.sparse_tensor)
-        for sparse in attribute.sparse_tensors:
-            yield from _in_sparse(sparse)
-        for graph in attribute_graphs(attribute):
-            yield from _in_graph(graph)
-
-
-def _in_sparse(sparse: SparseTensorProto) -> Iterator[TensorProto]:
-    yield sparse.values
-    yield sparse.indices

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from trtfarm.errors import InvalidGraphError, OnnxFunctionError
 from trtfarm.inspection.graph import subgraphs
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import FunctionProto, ModelProto, NodeProto
 
 Key = tuple[str, str, str]
 
@@ -29,29 +30,42 @@ def check_functions(model: ModelProto, max_nodes: int) -> None:
     }
     if len(functions) != len(model.functions):
         raise InvalidGraphError("Two of the model's functions have one name.")
-    calls = {key: list(_calls(function.node)) for key, function in functions.items()}
+    calls = {key: _calls(function.node, functions) for key, function in functions.items()}
     try:
-        order = list(
-            TopologicalSorter(
-                {key: set(called) & set(functions) for key, called in calls.items()}
-            ).static_order()
-        )
+        order = list(TopologicalSorter(calls).static_order())
     except CycleError:
         raise OnnxFunctionError("A function of the model calls itself.") from None
-    size: dict[Key, int] = {}
+    sizes: dict[Key, int] = {}
     for key in order:
-        size[key] = sum(size.get(called, 1) for called in calls[key])
-    total = sum(size.get(called, 1) for called in _calls(model.graph.node))
-    if total > max_nodes:
+        # Beyond the limit a number says nothing more, and has as many digits as there are functions.
+        sizes[key] = min(_size(calls[key], sizes), max_nodes + 1)
+    if _size(_calls(model.graph.node, functions), sizes) > max_nodes:
         raise OnnxFunctionError(f"The model's functions expand to more than {max_nodes} nodes.")
+
+
+class _Calls(Counter[Key]):
+    """How often each function is called. ``plain``: nodes beside those that are calls."""
+
+    plain = 0
 
 
 def _key(domain: str, name: str, overload: str) -> Key:
     return "" if domain == "ai.onnx" else domain, name, overload
 
 
-def _calls(nodes: Iterable[NodeProto]) -> Iterator[Key]:
-    for node in nodes:
-        yield _key(node.domain, node.op_type, node.overload)
-        for graph in subgraphs(node):
-            yield from _calls(graph.node)
+def _calls(nodes: Iterable[NodeProto], functions: Mapping[Key, FunctionProto]) -> _Calls:
+    found = _Calls()
+    levels = [nodes]
+    while levels:
+        for node in levels.pop():
+            key = _key(node.domain, node.op_type, node.overload)
+            if key in functions:
+                found[key] += 1
+            else:
+                found.plain += 1
+            levels += (graph.node for graph in subgraphs(node))
+    return found
+
+
+def _size(calls: _Calls, sizes: Mapping[Key, int]) -> int:
+    return calls.plain + sum(count * sizes[key] for key, count in calls.items())

@@ -7,11 +7,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from trtfarm.errors import InvalidGraphError, OnnxTooComplexError
+from trtfarm.inspection.tensors import text
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
-
-Scopes = tuple[set[str], ...]
 
 
 class GraphChecker:
@@ -24,14 +23,11 @@ class GraphChecker:
     def __init__(self, max_parts: int) -> None:
         self._max_parts = max_parts
         self._tensors = 0
+        self._visible: set[str] = set()  # names that the graph at hand may use, its outer graphs' among them
         self.node_count = 0
 
-    def check(self, graph: GraphProto, outer: Scopes = ()) -> None:
+    def check(self, graph: GraphProto) -> None:
         """One graph with all graphs inside it.
-
-        Args:
-            graph: the graph.
-            outer: names that the graph may use, being a subgraph.
 
         Raises:
             InvalidGraphError: a name is missing or given twice, or the nodes form a cycle.
@@ -40,12 +36,12 @@ class GraphChecker:
         self._count(len(graph.node), len(graph.initializer) + len(graph.sparse_initializer))
         inputs = _unique((value.name for value in graph.input), "input")
         initializers = _unique(_initializer_names(graph), "initializer")
-        self._nodes(graph.node, inputs | initializers, outer, (value.name for value in graph.output))
+        self._nodes(graph.node, inputs | initializers, (value.name for value in graph.output))
 
     def check_function(self, function: FunctionProto) -> None:
         """As ``check``. A function sees nothing outside itself."""
         self._count(len(function.node), 0)
-        self._nodes(function.node, _unique(function.input, "input"), (), function.output)
+        self._nodes(function.node, _unique(function.input, "input"), function.output)
 
     def _count(self, nodes: int, tensors: int) -> None:
         self.node_count += nodes
@@ -54,24 +50,30 @@ class GraphChecker:
             if number > self._max_parts:
                 raise OnnxTooComplexError(f"The model has {number} {what}; {self._max_parts} are accepted.")
 
-    def _nodes(
-        self, nodes: Sequence[NodeProto], given: set[str], outer: Scopes, results: Iterable[str]
-    ) -> None:
+    def _nodes(self, nodes: Sequence[NodeProto], given: set[str], results: Iterable[str]) -> None:
         names = given | _produced(nodes, given)
-        scopes = (names, *outer)
+        # One set for all levels, so that a use costs one look however deep the graphs are nested.
+        names -= self._visible
+        self._visible |= names
         in_order = True
         for node in nodes:
             for name in node.input:
                 if name and name not in given:
                     in_order = False
-                    _require(name, scopes, f"Node {_short(node.name or node.op_type)}")
+                    self._require(name, node)
             given.update(node.output)
             for graph in subgraphs(node):
-                self.check(graph, scopes)
+                self.check(graph)
         for name in results:
-            _require(name, scopes, "The graph's output")
+            self._require(name, None)
         if not in_order:
             _check_acyclic(nodes)
+        self._visible -= names
+
+    def _require(self, name: str, node: NodeProto | None) -> None:
+        if name not in self._visible:
+            user = "The graph's output" if node is None else f"Node {_short(node.name or node.op_type)}"
+            raise InvalidGraphError(f"{user} uses {_short(name)}, which nothing produces.")
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -108,13 +110,8 @@ def _unique(names: Iterable[str], what: str) -> set[str]:
             raise InvalidGraphError(f"An {what} has no name.")
         if name in found:
             raise InvalidGraphError(f"Two values have the {what} name {_short(name)}.")
-        found.add(name)
+        found.add(text(name))
     return found
-
-
-def _require(name: str, scopes: Scopes, user: str) -> None:
-    if not any(name in scope for scope in scopes):
-        raise InvalidGraphError(f"{user} uses {_short(name)}, which nothing produces.")
 
 
 def _check_acyclic(nodes: Sequence[NodeProto]) -> None:

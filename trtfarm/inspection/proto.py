@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from trtfarm.errors import (
     ModelError,
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 MAX_PROTO_BYTES: Final = 2**31 - 1
 """Protobuf's own limit."""
+_MAX_WALKED: Final = 100_000
 
 
-def read_model(path: Path) -> ModelProto:
+def read_model(source: Path | BinaryIO) -> ModelProto:
     """Parses one file and touches no other: external data is neither read nor looked for.
 
     Takes twice the size of the file in memory.
@@ -31,19 +33,29 @@ def read_model(path: Path) -> ModelProto:
     Raises:
         ModelError: of the kind that fits; also where the file cannot be opened.
     """
+    if not isinstance(source, Path):
+        return parse_model(_bytes(source, "The upload"))
+    name = repr(source.name)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise NotOnnxError(f"{path.name!r} is not a file.")
-        with path.open("rb") as file:
-            sniff(file.read(HEAD_BYTES), status.st_size)
-            if status.st_size > MAX_PROTO_BYTES:
-                raise OnnxTooLargeError(size_bytes=status.st_size)
-            file.seek(0)
-            data = file.read(status.st_size)  # that many bytes are reserved at once
+        if not source.is_file():  # not opened, as a pipe would wait there
+            source.stat()
+            raise NotOnnxError(f"{name} is not a file.")
+        with source.open("rb") as file:
+            return parse_model(_bytes(file, name))
     except OSError as error:
-        raise ModelError(f"{path.name!r} cannot be read: {error.strerror}.") from error
-    return parse_model(data)
+        raise ModelError(f"{name} cannot be read: {error.strerror}.") from error
+
+
+def _bytes(file: BinaryIO, name: str) -> bytes:
+    """All of them, unless the first say that it is no model."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise NotOnnxError(f"{name} is not a file.")
+    sniff(file.read(HEAD_BYTES), status.st_size)
+    if status.st_size > MAX_PROTO_BYTES:
+        raise OnnxTooLargeError(size_bytes=status.st_size)
+    file.seek(0)
+    return file.read(status.st_size)  # that many bytes are reserved at once
 
 
 def parse_model(data: bytes) -> ModelProto:
@@ -84,13 +96,16 @@ def _why(data: bytes, reason: str) -> ModelError:
 
 
 def _walk(data: bytes) -> tuple[int, int]:
-    """Top-level fields: how many are complete, and how many bytes the next one lacks (0: damaged)."""
+    """Top-level fields: how many are complete, and how many bytes the next one lacks (0: damaged).
+
+    A model has a handful; among very many, the place of the damage is not looked for.
+    """
     from onnx import ModelProto
 
     known = ModelProto.DESCRIPTOR.fields_by_number
     position = complete = 0
     try:
-        while position < len(data):
+        while position < len(data) and complete < _MAX_WALKED:
             tag, position = _varint(data, position)
             if tag >> 3 not in known:
                 return complete, 0

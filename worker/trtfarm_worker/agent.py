@@ -99,7 +99,7 @@ class Agent:
                 scratch folder cannot be written, or others may write into it.
             DatabaseUnavailableError: the farm's database does not answer.
         """
-        private_folder(self._settings.scratch)
+        private_folder(self._settings.scratch, "worker.scratch")
         end_orphans()
         remove_litter(self._settings.scratch / "boxes")
         device = self._take_gpu()

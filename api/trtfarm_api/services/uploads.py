@@ -7,8 +7,9 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from anyio import CancelScope, fail_after, to_thread
+from anyio import CancelScope, CapacityLimiter, fail_after, to_thread
 from pydantic import ValidationError
 
 from trtfarm.contract.digest import Digest
@@ -36,6 +37,7 @@ from trtfarm.failpoints import reach
 from trtfarm.inspection.sniff import sniff
 from trtfarm_api import space
 from trtfarm_api.farm import Farm
+from trtfarm_api.turns import Turns
 from trtfarm_db.repositories.artifacts import (
     REMOVALS,
     ArtifactRemovedError,
@@ -47,6 +49,10 @@ from trtfarm_db.repositories.uploads import UploadRepository
 _WRITE_BYTES = 1 << 20
 _SNIFF_BYTES = 4096
 _STALL_SECONDS = 60.0
+_LARGE_BYTES = 64 << 20  # of an ONNX file
+_WAITING = 64  # uploads of one key, in each of the queues
+_PUBLISHED_AT_ONCE = 4
+_WRITTEN_AT_ONCE = 16
 
 
 class UploadService:
@@ -54,6 +60,12 @@ class UploadService:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
+        processes = farm.inspection.processes
+        # One large model is read at a time, so that all inspectors together keep to what one may take.
+        self._large = Turns(1, waiting=_WAITING)
+        self._inspecting = Turns(processes, waiting=_WAITING, abandon=True)  # closing the pool ends them
+        self._publishing = Turns(_PUBLISHED_AT_ONCE, waiting=_WAITING)
+        self._writing = CapacityLimiter(_WRITTEN_AT_ONCE)
 
     def create(self, request: UploadRequest, principal: str) -> tuple[UploadView, bool]:
         """Announces a file: (where to go on, whether this is a new upload).
@@ -100,7 +112,7 @@ class UploadService:
 
         Raises:
             OffsetMismatchError: ``details["offset"]`` tells where to go on.
-            SizeExceededError, UploadLockedError, StorageFullError.
+            SizeExceededError, UploadLockedError, StorageFullError, TooManyUploadsError.
             DigestMismatchError, ModelError: the file is not accepted, and its bytes are dropped.
         """
         request, complete = await to_thread.run_sync(self._announced, upload_id, principal)
@@ -120,7 +132,7 @@ class UploadService:
             have = await self._receive(descriptor, chunks, have, request.size_bytes)
             if have < request.size_bytes:
                 return self._view(upload_id, request, complete=False)
-            return await to_thread.run_sync(self._accept, upload_id, request)
+            return await self._accept(upload_id, principal, request)
 
     def remove_accepted(self) -> None:
         """Files that are in the store since a process that was killed had no time to remove them here."""
@@ -145,21 +157,21 @@ class UploadService:
                 buffer += chunk
                 if len(buffer) >= _WRITE_BYTES:
                     data, buffer = buffer, bytearray()  # written once, even if only in part
-                    await to_thread.run_sync(_write, descriptor, data)
+                    await to_thread.run_sync(_write, descriptor, data, limiter=self._writing)
                     reach("upload.mid_chunk")
                     have += len(data)
         finally:
             # Also when the client is gone: what came is worth keeping.
             with CancelScope(shield=True):
-                have = await to_thread.run_sync(_keep, descriptor, buffer, size_bytes)
+                have = await to_thread.run_sync(_keep, descriptor, buffer, size_bytes, limiter=self._writing)
             self._farm.metrics.uploaded_bytes.inc(have - began_at)
         return have
 
-    def _accept(self, upload_id: str, request: UploadRequest) -> UploadView:
+    async def _accept(self, upload_id: str, principal: str, request: UploadRequest) -> UploadView:
         path = self._path(upload_id)
         try:
-            info = self._inspect(path, request) if request.kind == "model" else None
-            self._publish(upload_id, path, request, info)
+            info = await self._inspect(path, principal, request) if request.kind == "model" else None
+            await self._publishing.run(principal, self._publish, upload_id, path, request, info)
         except (InvalidRequestError, ConflictError):
             path.unlink(missing_ok=True)
             raise  # of any other error the bytes are kept: the last, empty PATCH can be sent again
@@ -205,22 +217,30 @@ class UploadService:
                 missing=lost,
             ) from error
 
-    def _inspect(self, path: Path, request: UploadRequest) -> ModelInfo:
+    async def _inspect(self, path: Path, principal: str, request: UploadRequest) -> ModelInfo:
         """Before the file goes into the store, which then never holds what was refused."""
         sizes = {file.location: file.size_bytes for file in request.external_data}
         try:
             with path.open("rb") as file:
                 sniff(file.read(_SNIFF_BYTES), request.size_bytes)
-            info = self._farm.inspection.inspect(path, sizes)
+                info = await self._read(file, principal, request.size_bytes, sizes)
         except ModelError:
-            with path.open("rb") as file:
-                if Digest.of_file(file) != request.digest:
-                    raise DigestMismatchError(f"The bytes that arrived are not {request.digest}.") from None
+            if await self._publishing.run(principal, _digest, path) != request.digest:
+                raise DigestMismatchError(f"The bytes that arrived are not {request.digest}.") from None
             raise
         unused = sorted(set(sizes) - set(info.external_data))
         if unused:
             raise ConflictError(f"The model does not use the external data {unused[0]!r}.")
         return info
+
+    async def _read(
+        self, file: BinaryIO, principal: str, size_bytes: int, sizes: dict[str, int]
+    ) -> ModelInfo:
+        turns = self._large if size_bytes > _LARGE_BYTES else None
+        async with turns.turn(principal) if turns else contextlib.nullcontext():
+            return await self._inspecting.run(
+                principal, self._farm.inspection.inspect, file, sizes, principal
+            )
 
     def _is_here(self, request: UploadRequest) -> bool:
         files: list[Digest] = [request.digest, *(file.digest for file in request.external_data)]
@@ -302,6 +322,11 @@ def manifest_of(request: UploadRequest) -> ModelManifest:
     except ValidationError as error:
         cause = error.errors()[0].get("ctx", {}).get("error")
         raise cause if isinstance(cause, TrtFarmError) else error from None
+
+
+def _digest(path: Path) -> Digest:
+    with path.open("rb") as file:
+        return Digest.of_file(file)
 
 
 async def _flowing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
@@ -38,6 +39,8 @@ def main() -> None:
 
     class _Nothing:
         """No route is called, so the farm's parts are not needed."""
+
+        inspection = SimpleNamespace(processes=1)
 
         def __getattr__(self, name: str) -> None:
             return None

@@ -75,6 +75,28 @@ def test_names_that_are_not_utf8(refused):
     refused("ONNX_INVALID_GRAPH", data.replace(b"mangled", b"mang\xff\xfe\xfd"), match="not text")
 
 
+@pytest.mark.parametrize("place", ["name", "op_type", "domain", "attribute", "output", "weight"])
+@pytest.mark.parametrize("bad", [b"\xff\xfe\xfd", b"a\0b"])
+def test_other_names_that_are_not_text(place, bad, refused):
+    """TensorRT logs them, and the process that takes its log ends."""
+    relu = node("Relu", ["x"], ["z"], alpha=1.0)
+    made = model([relu], outputs=[value("x")], initializers=[weight()])
+    _rename(made, place, "QQQ")
+    refused("ONNX_INVALID_GRAPH", made.SerializeToString().replace(b"QQQ", bad), match="not text")
+
+
+def _rename(made, place, name):
+    relu = made.graph.node[0]
+    if place == "attribute":
+        relu.attribute[0].name = name
+    elif place == "output":
+        relu.output[0] = name
+    elif place == "weight":
+        made.graph.initializer[0].name = name
+    else:
+        setattr(relu, place, name)
+
+
 def test_subgraphs_see_outer_names(look, refused):
     outer = branch(node("Add", ["x", "w"], ["b"]))
     info = look(model([node("If", ["x"], ["y"], then_branch=outer, else_branch=outer)]))

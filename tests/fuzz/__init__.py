@@ -1,0 +1,1 @@
+"""Mutated models and requests, in numbers: `make fuzz`."""
