@@ -81,25 +81,29 @@ class Blobs:
         return True
 
     def lost(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Those that are not usable, with one look into the store for each."""
-        listed = list(dict.fromkeys(digests))
-        if not listed:
-            return set()
+        """Those that are not usable. See ``sizes``."""
+        wanted = set(digests)
+        return wanted - self.sizes(wanted).keys()
+
+    def sizes(self, digests: Iterable[Digest]) -> dict[Digest, int]:
+        """Those that are usable, with their bytes: one question to the database, one look into the store for
+        each. Requests may name thousands.
+        """
+        wanted = list(dict.fromkeys(digests))
+        if not wanted:
+            return {}
         with self._database.transaction() as connection:
-            known = ArtifactRepository(connection).find_all(listed)
+            known = ArtifactRepository(connection).find_all(wanted)
+        if not known:
+            return {}
 
-        def untouched(digest: Digest) -> bool:
-            found, expected = self._store.stat(digest), known.get(digest)
-            return (
-                found is not None
-                and expected is not None
-                and (found.etag, found.size_bytes) == (expected.etag, expected.size_bytes)
-            )
+        def untouched(blob: PublishedBlob) -> bool:
+            found = self._store.stat(blob.digest)
+            return found is not None and (found.etag, found.size_bytes) == (blob.etag, blob.size_bytes)
 
-        with ThreadPoolExecutor(min(len(listed), _STATS_AT_ONCE), thread_name_prefix="stat") as pool:
-            good = list(pool.map(untouched, listed))
-        doubtful = [digest for digest, fine in zip(listed, good, strict=True) if not fine]
-        return {digest for digest in doubtful if not self.usable(digest)}
+        with ThreadPoolExecutor(min(len(known), _STATS_AT_ONCE), thread_name_prefix="stat") as pool:
+            good = dict(zip(known, pool.map(untouched, known.values()), strict=True))
+        return {digest: known[digest].size_bytes for digest in known if good[digest] or self.usable(digest)}
 
     def take_out(self, known: PublishedBlob) -> bool:
         """No longer hands out what is missing or corrupt; the bytes, if there are any, go into quarantine.

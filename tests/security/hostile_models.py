@@ -197,21 +197,21 @@ def sparse(size: int) -> bytes:
     return model(graph(_many(size, lambda number: field(SPARSE, field(1, field(8, b"s%d" % number))))))
 
 
-def _external(number: int, location: bytes) -> bytes:
+def external(number: int, location: bytes) -> bytes:
     entry = field(13, field(1, b"location") + field(2, location))
     return field(INITIALIZERS, field(8, b"e%d" % number) + entry + b"\x70\x01")
 
 
 def locations(size: int) -> bytes:
-    return model(graph(_many(size, lambda number: _external(number, b"w%d" % number))))
+    return model(graph(_many(size, lambda number: external(number, b"w%d" % number))))
 
 
 def long_location(size: int) -> bytes:
-    return model(graph(_external(0, b"w" * size)))
+    return model(graph(external(0, b"w" * size)))
 
 
 def deep_location(size: int) -> bytes:
-    return model(graph(_external(0, b"w/" * (size // 2))))
+    return model(graph(external(0, b"w/" * (size // 2))))
 
 
 def external_keys(size: int) -> bytes:
@@ -221,7 +221,7 @@ def external_keys(size: int) -> bytes:
 
 def one_location(size: int) -> bytes:
     """Very many tensors in one file."""
-    return model(graph(_many(size, lambda number: _external(number, b"w"))))
+    return model(graph(_many(size, lambda number: external(number, b"w"))))
 
 
 def damaged(size: int) -> bytes:

@@ -8,7 +8,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -16,7 +18,9 @@ import psutil
 import pytest
 
 from tests.integration.api.world import World, client, onnx_model, open_farm, problem, serving
+from tests.security import hostile_models
 from tests.unit.odd_inspector import odd
+from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Scope
 from trtfarm.errors import TooManyUploadsError
 from trtfarm.inspection.pool import InspectionPool
@@ -148,6 +152,32 @@ def test_a_client_that_goes_away_leaves_nothing(world: World, caller: Caller) ->
     _until(lambda: one.get(f"/v1/uploads/{upload}")["complete"])
     _until(lambda: process.num_fds() <= before)
     assert not world.staged()
+
+
+def test_thousands_of_files_are_one_question(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An announcement of a few hundred kilobytes, and a model that has as many files."""
+    asked: list[object] = []
+    transaction = world.farm.database.transaction
+
+    @contextmanager
+    def counted() -> Iterator[Any]:
+        with transaction() as connection:
+            asked.append(connection)
+            yield connection
+
+    monkeypatch.setattr(world.farm.database, "transaction", counted)
+    data = b"weights"
+    assert world.upload(data, kind="external_data").status_code == 200
+    here, gone = (
+        [{"location": f"w{number}", "digest": digest, "size_bytes": len(data)} for number in range(2000)]
+        for digest in (Digest.of_bytes(data), Digest.of_bytes(b"gone"))
+    )
+    asked.clear()
+    problem(world.announce(b"m", external_data=gone), 422, "EXTERNAL_DATA_MISSING")
+    weights = b"".join(hostile_models.external(number, b"w%d" % number) for number in range(len(here)))
+    model = world.model(hostile_models.model(hostile_models.graph(weights)), external_data=here)
+    assert len(world.get(f"/v1/models/{model}")["external_data"]) == len(here)
+    assert len(asked) < 50
 
 
 def test_reading_blobs_again_does_not_hold_every_thread(

@@ -40,6 +40,6 @@ def get_model(model: ModelReference, farm: FarmDep) -> ModelView:
         models = ModelRepository(connection)
         view, manifest = models.get(digest), models.manifest(digest)
     files = [manifest.onnx, *(file.digest for file in manifest.external_data)]
-    if not all(farm.blobs.usable(each) for each in files):
+    if farm.blobs.lost(files):
         raise ModelNotFoundError(f"Files of the model {digest} are lost; upload it again.")
     return view

@@ -14,11 +14,9 @@ from pydantic import ValidationError
 
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.leases import PublishedBlob
-from trtfarm.contract.models import ExternalFile, ModelInfo, ModelManifest
+from trtfarm.contract.models import ModelInfo, ModelManifest
 from trtfarm.contract.v1 import UploadRequest, UploadView
 from trtfarm.errors import (
-    BlobCorruptError,
-    BlobMissingError,
     ConflictError,
     DigestMismatchError,
     ExternalDataMissingError,
@@ -250,28 +248,23 @@ class UploadService:
                     ModelRepository(connection).get(manifest_of(request).digest)
             except ModelNotFoundError:
                 return False
-        return all(self._farm.blobs.usable(digest) for digest in files)
+        return not self._farm.blobs.lost(files)
 
     def _check_external_data(self, request: UploadRequest) -> None:
-        missing = [file for file in request.external_data if not self._has(file)]
+        here = self._farm.blobs.sizes(file.digest for file in request.external_data)
+        missing = [file for file in request.external_data if file.digest not in here]
         if missing:
             raise ExternalDataMissingError(
                 f"The external data {missing[0].location!r} ({missing[0].digest}) was not uploaded.",
                 hint='Upload external data first, each file with "kind": "external_data".',
                 missing=[file.location for file in missing],
             )
-
-    def _has(self, file: ExternalFile) -> bool:
-        try:
-            found = self._farm.blobs.require(file.digest)
-        except (BlobMissingError, BlobCorruptError):
-            return False
-        if found.size_bytes != file.size_bytes:
-            raise DigestMismatchError(
-                f"The external data {file.location!r} ({file.digest}) has {found.size_bytes} bytes, "
-                f"not {file.size_bytes}."
-            )
-        return True
+        for file in request.external_data:
+            if here[file.digest] != file.size_bytes:
+                raise DigestMismatchError(
+                    f"The external data {file.location!r} ({file.digest}) has {here[file.digest]} bytes, "
+                    f"not {file.size_bytes}."
+                )
 
     def _check_space(self, request: UploadRequest, offset: int) -> None:
         """A whole file lies in staging and in the store for a moment."""
