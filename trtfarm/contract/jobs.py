@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+LOCAL = "local"
+"""Who submits on a farm without keys."""
+
 
 class JobKind(StrEnum):
     BUILD = "build"

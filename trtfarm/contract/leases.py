@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt
 from trtfarm.contract.benchmark import BenchmarkOptions, Measurement
 from trtfarm.contract.device import Device
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import JobKind, Outcome
+from trtfarm.contract.jobs import LOCAL, JobKind, Outcome
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.timing_cache import TimingCacheUse
 from trtfarm.contract.v1 import ErrorView
@@ -41,7 +41,8 @@ class BenchmarkWork(Value):
 class Claim(Value):
     """The right to execute one attempt, until the lease runs out or the fence moves on.
 
-    ``spec``: of the build; of a benchmark job, what its plan was built from.
+    ``spec``: of the build; of a benchmark job, what its plan was built from. ``submitter``: on whose behalf
+    it runs, an opaque name of the participant that the attempt is charged to.
     """
 
     job_id: str
@@ -51,6 +52,7 @@ class Claim(Value):
     spec: BuildSpec
     benchmark: BenchmarkWork | None = None
     timeout_seconds: float
+    submitter: str = LOCAL
 
 
 class Renewal(Value):

@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from trtfarm.contract.jobs import LOCAL
 from trtfarm_db.base import Base, Json, UtcDateTime, db_now
 
 _ID = String(36)
@@ -31,6 +32,7 @@ class Job(Base):
     """One unit of work. ``fence`` only grows; what carries an older one has no effect.
 
     ``quota``: the API key against whose limit of running jobs it counts; empty if there is no limit.
+    ``submitter``: the participant that the attempt under way, or else the next one, is charged to.
     """
 
     __tablename__ = "jobs"
@@ -47,6 +49,7 @@ class Job(Base):
     benchmark: Mapped[dict[str, Any] | None] = mapped_column(Json)
     priority: Mapped[int] = mapped_column(default=0)
     quota: Mapped[str] = mapped_column(String(16), server_default="")
+    submitter: Mapped[str] = mapped_column(String(64), server_default=LOCAL)
     timeout_seconds: Mapped[float]
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempt: Mapped[int] = mapped_column(default=0)

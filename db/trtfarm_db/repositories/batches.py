@@ -158,7 +158,7 @@ class BatchRepository:
                 elif known.state is JobState.SUCCEEDED and known.job_id not in distrusted:
                     done[key] = submitted[known.job_id] = Disposition.REUSED
             todo = {key: new for key, new in todo.items() if key not in done}
-            for key, job_id in self._create(todo.values(), quota).items():
+            for key, job_id in self._create(todo.values(), caller.principal, quota).items():
                 done[key] = submitted[job_id] = Disposition.CREATED
             todo = {key: new for key, new in todo.items() if key not in done}
             if not todo:
@@ -183,10 +183,10 @@ class BatchRepository:
             )
         return total
 
-    def _create(self, wanted: Iterable[NewJob], quota: str) -> dict[str, str]:
+    def _create(self, wanted: Iterable[NewJob], principal: str, quota: str) -> dict[str, str]:
         """Job by build key, of those that were not in flight already."""
         # Their ids, and so their turns, in the order declared.
-        rows = [{**job_values(new), "quota": quota} for new in wanted]
+        rows = [{**job_values(new, principal), "quota": quota} for new in wanted]
         rows.sort(key=lambda row: str(row["build_key"]))  # all lock them in one order
         created: dict[str, str] = {}
         if rows:

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 
 from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import LIVE, Disposition, JobKind, JobState, Outcome
+from trtfarm.contract.jobs import LIVE, LOCAL, Disposition, JobKind, JobState, Outcome
 from trtfarm.contract.leases import BenchmarkWork
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import queue_name
@@ -39,7 +39,7 @@ _FIND_BY_KEY = (
 
 _QUOTA = (
     select(ApiKey.id)
-    .where(ApiKey.id == bindparam("submitter"), ApiKey.max_running.is_not(None))
+    .where(ApiKey.id == bindparam("whose"), ApiKey.max_running.is_not(None))
     .scalar_subquery()
 )
 
@@ -114,8 +114,8 @@ class NewJob:
         return queue_name(self.spec.target.runtime, self.gpu or self.spec.target.gpu)
 
 
-def job_values(new: NewJob) -> dict[str, Any]:
-    """The row of a job that is queued, under a new id."""
+def job_values(new: NewJob, principal: str) -> dict[str, Any]:
+    """The row of a job that is queued for ``principal``, under a new id."""
     spec = new.spec
     return {
         "id": str(uuid7()),
@@ -130,6 +130,7 @@ def job_values(new: NewJob) -> dict[str, Any]:
         "benchmark": new.benchmark.model_dump(mode="json") if new.benchmark else None,
         "priority": new.priority,
         "timeout_seconds": new.timeout_seconds,
+        "submitter": principal,
     }
 
 
@@ -172,15 +173,15 @@ class JobRepository:
             raise IdempotencyConflictError
         return row.job_id, Disposition(row.disposition)
 
-    def create(self, new: NewJob, principal: str = "") -> JobView | None:
+    def create(self, new: NewJob, principal: str = LOCAL) -> JobView | None:
         """Queues a job; None if one with the same build key is in flight already.
 
-        ``principal``: against whose quota it counts, if that API key has one.
+        ``principal``: whom it is charged to, and against whose quota it counts, if that API key has one.
 
         Raises:
             ArtifactRemovedError: an input of the benchmark was removed; upload it again.
         """
-        values = {**job_values(new), "submitter": principal}
+        values = {**job_values(new, principal), "whose": principal}
         row = self._connection.execute(_insert_job(self._connection.dialect.name), values).first()
         if row is None:
             return None

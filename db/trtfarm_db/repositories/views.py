@@ -103,4 +103,5 @@ def claim(row: Row[Any]) -> Claim:
         spec=BuildSpec.model_validate(row.spec),
         benchmark=BenchmarkWork.model_validate(row.benchmark) if row.benchmark else None,
         timeout_seconds=row.timeout_seconds,
+        submitter=row.submitter,
     )
