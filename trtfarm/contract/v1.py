@@ -202,6 +202,12 @@ class PriorityRequest(Value):
     priority: Priority
 
 
+class CancelledJobView(JobView):
+    """The job as it is now. ``others``: participants that it goes on for; 0: it ends."""
+
+    others: int
+
+
 class CancelRequest(Value):
     """Which queued jobs to cancel: the caller's own, or with scope admin ``everyones``."""
 
@@ -211,9 +217,10 @@ class CancelRequest(Value):
 
 
 class CancelledView(Value):
-    """``more``: there may be others; ask again."""
+    """``shared``: jobs that go on, as others have submitted them, too. ``more``: ask again."""
 
     cancelled: int
+    shared: int
     more: bool
 
 

@@ -16,6 +16,7 @@ from trtfarm.contract.resolve import ResolveRequest, ResolveView
 from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.v1 import (
     BenchmarkPage,
+    CancelledJobView,
     CancelledView,
     CancelRequest,
     FleetView,
@@ -124,17 +125,18 @@ def jobs(*, states: tuple[JobState, ...] = (), limit: int = 50, **filters: str |
     return view(JobPage, "GET", "/v1/jobs", params=params)
 
 
-def cancel(which: Job) -> Flow[JobView]:
-    return view(JobView, "POST", f"/v1/jobs/{job_id(which)}/cancel")
+def cancel(which: Job, *, everyones: bool = False) -> Flow[CancelledJobView]:
+    params = {"everyones": True} if everyones else None
+    return view(CancelledJobView, "POST", f"/v1/jobs/{job_id(which)}/cancel", params=params)
 
 
-def cancel_queued(which: CancelRequest) -> Flow[int]:
+def cancel_queued(which: CancelRequest) -> Flow[CancelledView]:
     body = which.model_dump(mode="json", exclude_defaults=True)
-    cancelled, more = 0, True
+    cancelled, shared, more = 0, 0, True
     while more:
         answer = yield from view(CancelledView, "POST", "/v1/jobs/cancel", json=body)
-        cancelled, more = cancelled + answer.cancelled, answer.more
-    return cancelled
+        cancelled, shared, more = cancelled + answer.cancelled, shared + answer.shared, answer.more
+    return CancelledView(cancelled=cancelled, shared=shared, more=False)
 
 
 def prioritize(which: Job, priority: int) -> Flow[JobView]:

@@ -19,6 +19,7 @@ from trtfarm.contract.v1 import KeyView
 from trtfarm.errors import AuthError, KeyRevokedError, NotFoundError
 from trtfarm_db.base import db_now
 from trtfarm_db.models import ApiKey
+from trtfarm_db.repositories.participants import ParticipantRepository
 from trtfarm_db.repositories.quotas import QuotaRepository
 
 _PREFIX = "trtfarm"
@@ -45,6 +46,7 @@ class KeyRepository:
                 secret_hash=_hash(secret),
             )
         )
+        QuotaRepository(self._connection).of(key_id)
         return key_id, f"{body}_{_checksum(body)}"
 
     def check(self, key: str) -> tuple[str, Scope]:
@@ -84,7 +86,7 @@ class KeyRepository:
 
     def limit(self, key_id: str, max_running: int | None) -> None:
         """How many of its jobs may run at a time; None: as many as there are slots. Raises NotFoundError."""
-        if not QuotaRepository(self._connection).set(key_id, max_running):
+        if not ParticipantRepository(self._connection).limit(key_id, max_running):
             raise NotFoundError(f"There is no API key {key_id}.")
 
     def any_active(self) -> bool:
