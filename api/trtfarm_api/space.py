@@ -22,6 +22,16 @@ def free_bytes(folder: Path) -> float:
         return float("nan")
 
 
+def room_bytes(folder: Path, reserve_bytes: int) -> float:
+    """Free for uploads; infinite if the disk does not tell."""
+    free = free_bytes(folder)
+    return float("inf") if free != free else max(0.0, free - reserve_bytes)  # noqa: PLR0124 - NaN
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    return nearest(one).stat().st_dev == nearest(other).stat().st_dev
+
+
 def require(needs: dict[Path, int], reserve_bytes: int) -> None:
     """``needs``: bytes by folder; those on one disk need them together.
 

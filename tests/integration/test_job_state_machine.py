@@ -30,6 +30,7 @@ from trtfarm.contract.leases import Claim, RetryPolicy
 from trtfarm.errors import ConflictError, GpuBusyError, JobTerminalError, StaleFenceError
 from trtfarm_db.base import Base
 from trtfarm_db.models import Attempt, Job, JobEvent, Plan
+from trtfarm_db.repositories.cancelling import CancelRepository
 
 BUILD_KEYS = 3
 POLICY = RetryPolicy(max_attempts=3, max_crashes=2, backoff_seconds=3600)
@@ -142,8 +143,8 @@ class JobMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 2))
     def cancel_many(self, limit: int) -> None:
         waiting = sorted(job_id for job_id, job in self.jobs.items() if job.state is QUEUED)[:limit]
-        with self.farm.jobs() as jobs:
-            assert jobs.cancel_queued(limit=limit).ended == set(waiting)
+        with self.farm.database.transaction() as connection:
+            assert CancelRepository(connection).queued(limit=limit).ended == set(waiting)
         for job_id in waiting:
             self.jobs[job_id].end(JobState.CANCELLED, Outcome.LOST)
             self.jobs[job_id].to_be_cancelled = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from trtfarm.errors import TrtFarmError
 
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?((?P<unit>[KMGT]?)(iB|B)?)", re.IGNORECASE)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -54,6 +56,14 @@ def print_fields(fields: dict[str, object]) -> None:
     for name, value in fields.items():
         if value is not None:
             sys.stdout.write(f"{name:<{width}}  {value}\n")
+
+
+def size_bytes(text: str) -> int:
+    """Of ``50GiB``, ``1.5T`` or a plain number: 1 K is 1024. Raises ValueError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write it as 50GiB.")
+    return int(float(match["number"]) * 1024 ** "BKMGT".index((match["unit"] or "B").upper()))
 
 
 def size(size_bytes: int) -> str:

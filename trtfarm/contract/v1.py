@@ -278,12 +278,16 @@ class FleetView(Value):
 
 
 class KeyView(Value):
-    """``max_running``: how many of its jobs may run at a time; None: no limit."""
+    """``max_running``: how many of its jobs may run at a time; None: no limit.
+
+    ``max_bytes``: of what it has uploaded and announced; None: no limit of its own.
+    """
 
     key_id: str
     name: str
     scope: Scope
     max_running: int | None
+    max_bytes: int | None
     created_at: AwareDatetime
     last_used_at: AwareDatetime | None
     revoked_at: AwareDatetime | None

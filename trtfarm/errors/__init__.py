@@ -30,6 +30,7 @@ from trtfarm.errors.farm import (
     IncompatibleFarmError,
     KeyRevokedError,
     LocalFileError,
+    QuotaExceededError,
     ScopeMissingError,
     UnavailableError,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "OptionUnsupportedError",
     "ProfileInvalidError",
     "ProfileRequiredError",
+    "QuotaExceededError",
     "RangeUnsatisfiableError",
     "ResourceLimitError",
     "ScopeMissingError",

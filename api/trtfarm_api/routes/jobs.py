@@ -33,6 +33,7 @@ from trtfarm_api.paging import Cursor, Limit, next_cursor
 from trtfarm_api.services import SubmissionsDep
 from trtfarm_api.services.fitting import fitting
 from trtfarm_db.repositories import events
+from trtfarm_db.repositories.cancelling import CancelRepository
 from trtfarm_db.repositories.events import Pulse
 from trtfarm_db.repositories.jobs import JobRepository
 from trtfarm_db.repositories.names import NameRepository
@@ -118,7 +119,7 @@ def cancel_queued_jobs(request: CancelRequest, principal: Submitter, farm: FarmD
         principal.require(Scope.ADMIN)
     whose = None if request.everyones else principal.name
     with farm.database.transaction() as connection:
-        done = JobRepository(connection).cancel_queued(
+        done = CancelRepository(connection).queued(
             principal=whose, model=request.model, gpu=request.gpu, limit=_CANCELLED_AT_ONCE
         )
     ended, shared = len(done.ended), len(done.shared)

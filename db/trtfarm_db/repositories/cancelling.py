@@ -65,6 +65,22 @@ class CancelRepository:
         live = select(Job.id).where(Job.id.in_(mine), Job.state.in_(LIVE))
         return self.withdraw(self._connection.scalars(live).all(), Submission.origin_id == origin_id)
 
+    def queued(
+        self, *, principal: str | None = None, model: str | None = None, gpu: str | None = None, limit: int
+    ) -> Cancelled:
+        """At most ``limit`` queued jobs: everyone's end, or one submitter is withdrawn from theirs."""
+        query = select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(limit)
+        mine = Submission.principal == principal
+        if principal is not None:
+            query = query.where(Job.id.in_(select(Submission.job_id).where(mine, *TAKES_PART)))
+        if model:
+            query = query.where(Job.model_digest == model)
+        if gpu:
+            query = query.where(Job.gpu == gpu)
+        # Those that are just being claimed have left the queue.
+        ids = list(self._connection.execute(query.with_for_update(skip_locked=True, of=Job)).scalars())
+        return self.end(ids) if principal is None else self.withdraw(ids, mine)
+
     def end(self, job_ids: Iterable[str]) -> Cancelled:
         """Ends live jobs, whoever else waits for them."""
         done = Cancelled()

@@ -32,7 +32,7 @@ from trtfarm_db.repositories import views
 from trtfarm_db.repositories.artifacts import ArtifactRepository
 from trtfarm_db.repositories.cancelling import Cancelled, CancelRepository
 from trtfarm_db.repositories.events import record
-from trtfarm_db.repositories.participants import TAKES_PART, ParticipantRepository
+from trtfarm_db.repositories.participants import ParticipantRepository
 
 # The statements of a submission are made once: SQLAlchemy keeps what it has worked out about a statement,
 # which takes longer than PostgreSQL needs to execute it.
@@ -316,11 +316,9 @@ class JobRepository:
             NotFoundError, JobTerminalError.
             ScopeMissingError: the job is not theirs.
         """
-        participants = ParticipantRepository(self._connection)
         self._require_part(job_id, principal)
-        cancels = CancelRepository(self._connection)
-        done = cancels.withdraw([job_id], Submission.principal == principal)
-        return self._cancelled(job_id, done), len(participants.of(job_id))
+        done = CancelRepository(self._connection).withdraw([job_id], Submission.principal == principal)
+        return self._cancelled(job_id, done), len(ParticipantRepository(self._connection).of(job_id))
 
     def _require_part(self, job_id: str, principal: str) -> None:
         """Raises NotFoundError, ScopeMissingError."""
@@ -337,23 +335,6 @@ class JobRepository:
         if view.state.terminal and job_id not in done.ended:
             raise JobTerminalError(f"Job {job_id} has already {view.state}.")
         return view
-
-    def cancel_queued(
-        self, *, principal: str | None = None, model: str | None = None, gpu: str | None = None, limit: int
-    ) -> Cancelled:
-        """Cancels at most ``limit`` queued jobs, of everyone, or as ``withdraw`` does for one of them."""
-        query = select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(limit)
-        mine = Submission.principal == principal
-        if principal is not None:
-            query = query.where(Job.id.in_(select(Submission.job_id).where(mine, *TAKES_PART)))
-        if model:
-            query = query.where(Job.model_digest == model)
-        if gpu:
-            query = query.where(Job.gpu == gpu)
-        # Those that are just being claimed have left the queue.
-        ids = list(self._connection.execute(query.with_for_update(skip_locked=True, of=Job)).scalars())
-        cancels = CancelRepository(self._connection)
-        return cancels.end(ids) if principal is None else cancels.withdraw(ids, mine)
 
     def prioritize(self, job_id: str, priority: int, principal: str | None = None) -> JobView:
         """Another priority, at the wish of one of its participants, or of an administrator (None).

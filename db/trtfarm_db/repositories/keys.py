@@ -33,7 +33,9 @@ class KeyRepository:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def create(self, name: str, scope: Scope, max_running: int | None = None) -> tuple[str, str]:
+    def create(
+        self, name: str, scope: Scope, max_running: int | None = None, max_bytes: int | None = None
+    ) -> tuple[str, str]:
         """(key id, the key); the key is not kept and cannot be shown again."""
         key_id, secret = secrets.token_hex(6), secrets.token_hex(32)
         body = f"{_PREFIX}_{key_id}_{secret}"
@@ -43,6 +45,7 @@ class KeyRepository:
                 name=name,
                 scope=scope.value,
                 max_running=max_running,
+                max_bytes=max_bytes,
                 secret_hash=_hash(secret),
             )
         )
@@ -85,8 +88,16 @@ class KeyRepository:
             raise NotFoundError(f"There is no API key {key_id}.")
 
     def limit(self, key_id: str, max_running: int | None) -> None:
-        """How many of its jobs may run at a time; None: as many as there are slots. Raises NotFoundError."""
+        """How many of its jobs may run at a time; None: any number. Raises NotFoundError."""
         if not ParticipantRepository(self._connection).limit(key_id, max_running):
+            raise NotFoundError(f"There is no API key {key_id}.")
+
+    def limit_bytes(self, key_id: str, max_bytes: int | None) -> None:
+        """How much it may have uploaded and announced; None: no limit of its own. Raises NotFoundError."""
+        changed = self._connection.execute(
+            update(ApiKey).where(ApiKey.id == key_id).values(max_bytes=max_bytes)
+        ).rowcount
+        if not changed:
             raise NotFoundError(f"There is no API key {key_id}.")
 
     def any_active(self) -> bool:
@@ -103,6 +114,7 @@ class KeyRepository:
                 name=row.name,
                 scope=row.scope,
                 max_running=row.max_running,
+                max_bytes=row.max_bytes,
                 created_at=row.created_at,
                 last_used_at=row.last_used_at,
                 revoked_at=row.revoked_at,
