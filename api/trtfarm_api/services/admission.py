@@ -74,7 +74,7 @@ class Admission:
 
     def _check_share(self, mine: Sequence[Need]) -> None:
         settings = self._farm.settings
-        for folder, size_bytes in needed(self._farm, mine).items():
+        for folder, size_bytes in space.by_disk(needed(self._farm, mine)):
             room = space.room_bytes(folder, settings.disk_reserve_bytes)
             if size_bytes > settings.max_room_share_per_key * room:
                 raise QuotaExceededError(
