@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from trtfarm.cli.output import print_json, print_table, size, size_bytes, stderr
+from trtfarm.cli.roles import roles
 from trtfarm.cli.run import exits
 from trtfarm.contract.jobs import Scope
 from trtfarm.errors import InvalidRequestError
@@ -74,6 +75,9 @@ def upgrade(config: Config = None, as_json: Json = False) -> None:
             stderr.print(
                 f"Schema {after}" + (" already." if before == after else f", was {before or 'empty'}.")
             )
+
+
+db.command(epilog="Example: trtfarm db roles --print")(roles)
 
 
 @key.command(epilog="Example: trtfarm key create ci --scope submit")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, false, func, or_, select, update
 
 from trtfarm_db.base import dialect_insert
 from trtfarm_db.models import ApiKey, Job, QuotaMember
@@ -98,11 +98,10 @@ def _name(keys: Sequence[str]) -> str:
 def _open(queues: tuple[str, ...]) -> Select[str]:
     quotas = select(QuotaMember.quota).distinct().subquery()
     running = select(func.count()).where(Job.submitter == ApiKey.id, IS_RUNNING).scalar_subquery()
-    has_room = exists().where(
-        QuotaMember.quota == quotas.c.quota,
-        QuotaMember.key_id == ApiKey.id,
-        ApiKey.max_running.is_(None) | (running < ApiKey.max_running),
-    )
+    members = (QuotaMember.quota == quotas.c.quota, QuotaMember.key_id == ApiKey.id)
+    may = ApiKey.max_running.is_(None) | (running < ApiKey.max_running)
+    # A column by name: a worker may not read all of a key, and EXISTS (SELECT *) asks for that.
+    has_room = select(ApiKey.id).where(*members, may).exists()
     return (
         select(quotas.c.quota)
         .where(has_room, _waits(queues, quotas.c.quota))
