@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 
 from trtfarm.errors import ConfigurationError
 from trtfarm_db.grants import API, SETTING, Roles
+from trtfarm_db.settings import DatabaseSettings
 
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _NOT_EXISTS = "NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal})"
@@ -73,8 +74,9 @@ def statements(prefix: str, database: str) -> list[sql.Composed]:
     return [*made, *(sql.SQL(each).format(**names) for each in (_CHECK, *_DATABASE))]
 
 
-def script(prefix: str, database: str) -> str:
-    """The statements for psql; passwords are for people to set."""
+def script(prefix: str, settings: DatabaseSettings) -> str:
+    """The statements for psql, for the database of the settings; passwords are for people to set."""
+    database = make_url(settings.url.get_secret_value()).database or "trtfarm"
     made = [f"{each.as_string()};" for each in statements(prefix, database)]
     passwords = [f"\\password {role}" for role in Roles.of_prefix(prefix)]
     connect = rf"\connect {sql.Identifier(database).as_string()}"

@@ -40,12 +40,9 @@ def make_roles(config: Path | None, prefix: str, passwords: Mapping[str, str]) -
 
 def roles_script(config: Path | None, prefix: str) -> str:
     """The same as SQL for psql; connects to nothing."""
-    from sqlalchemy import make_url
-
     from trtfarm_db import roles
 
-    url = make_url(ApiSettings.load(config).database.url.get_secret_value())
-    return roles.script(prefix, url.database or "trtfarm")
+    return roles.script(prefix, ApiSettings.load(config).database)
 
 
 @contextlib.contextmanager
