@@ -1,24 +1,24 @@
-"""For load balancers and Prometheus; the only routes without a key, but for the metrics."""
+"""For load balancers and Prometheus; all but the metrics without a key."""
 
 from __future__ import annotations
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
-from trtfarm import __version__
 from trtfarm.contract.jobs import Scope
-from trtfarm_api.auth import requires
+from trtfarm_api.auth import scoped
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.farm import FarmDep
 from trtfarm_db import schema
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=DocumentRoute)
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """The process is alive."""
     # A coroutine: it needs no thread, and so answers while a silent database holds them all.
-    return {"status": "ok", "version": __version__}
+    return {"status": "ok"}
 
 
 @router.get("/readyz")
@@ -31,7 +31,7 @@ def readyz(farm: FarmDep) -> dict[str, str]:
 
 @router.get(
     "/metrics",
-    dependencies=[Depends(requires(Scope.READ, without_database=True))],
+    dependencies=[scoped(Scope.READ)],
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},
 )

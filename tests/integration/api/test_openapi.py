@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from tests.integration.api.world import World
+from trtfarm_api.settings import ServerSettings
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "openapi.json"
 
@@ -38,6 +39,8 @@ def main() -> None:
 
     class _Nothing:
         """No route is called, so the farm's parts are not needed."""
+
+        settings = ServerSettings()
 
         def __getattr__(self, name: str) -> None:
             return None
