@@ -91,6 +91,7 @@ def farm(servers: Servers, *, workers: int) -> Iterator[Farm]:
             "TRTFARM_REDIS_URL": servers.redis.url,
             "TRTFARM_STORE_URL": store.url,
             "TRTFARM_SERVER_PORT": str(here.port),
+            "TRTFARM_SERVER_REQUIRE_KEYS": "false",
             "TRTFARM_SERVER_STAGING": str(folder / "uploads"),
         }
         client = stack.enter_context(FarmClient(here.url))

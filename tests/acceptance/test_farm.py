@@ -136,7 +136,7 @@ def test_the_whole_loop_with_the_command_line(farm: Farm, tmp_path: Path) -> Non
 
 def test_fifty_at_once_are_built_once_each(farm: Farm, tmp_path: Path) -> None:
     paths = [models.small(tmp_path / f"{number}.onnx", seed=number) for number in range(JOBS)]
-    with FarmClient(farm.url) as client, ThreadPoolExecutor(THREADS) as pool:
+    with FarmClient(farm.url, farm.key) as client, ThreadPoolExecutor(THREADS) as pool:
 
         def submit(path: Path) -> SubmissionView:
             digest = client.upload_model(path, manifest_of(path))

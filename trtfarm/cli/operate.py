@@ -24,7 +24,7 @@ def serve(
     embedded: Annotated[
         bool, typer.Option("--embedded", help="One process: SQLite, a folder, a worker; no Redis.")
     ] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback needs keys.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
     """Serves the HTTP API, by default on 127.0.0.1:8420."""

@@ -29,6 +29,7 @@ def make_token(path: Path) -> str:
         return token
     token = f"trtfarm_local_{secrets.token_hex(32)}"
     _write(path, token)
+    _log.info("The key of this farm lies in %s", path)
     return token
 
 
