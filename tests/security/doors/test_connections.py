@@ -15,6 +15,7 @@ from tests.security.doors.raw import dial, ends, exchange, head, read
 from trtfarm_api import connections, documents
 from trtfarm_api.connections import HEAD_BYTES, HEADERS, GuardedProtocol
 
+CHUNKED = "Transfer-Encoding: chunked"
 SOON = 0.3  # the limits of time, for tests
 
 
@@ -46,7 +47,8 @@ def test_the_limits_are_short_enough() -> None:
     "start",
     [
         b"", b"G", b"GET /healthz", b"GET /healthz HTTP/1.1\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: y", b"\r\n", b"\r\n\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: y", b"\r\n", b"\r\n\r\n\r\n",
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("hasty")
@@ -152,7 +154,7 @@ def test_just_small_enough(locked: World) -> None:
 @pytest.mark.usefixtures("hasty")
 def test_a_body_that_nobody_wants(locked: World) -> None:
     """The answer comes at once, and the connection ends, however the rest trickles in."""
-    for body in (["Content-Length: 1000000000"], ["Transfer-Encoding: chunked"]):
+    for body in (["Content-Length: 1000000000"], [CHUNKED]):
         with dial(locked.url) as connection:
             connection.sendall(head("POST", "/v1/jobs", *body))
             answer = read(connection)
@@ -233,7 +235,7 @@ def _is_open(connection: socket.socket) -> bool:
     "request_",
     [
         pytest.param(
-            head("POST", "/", "Content-Length: 6", "Transfer-Encoding: chunked") + b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            head("POST", "/", "Content-Length: 6", CHUNKED) + b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             id="length and chunks",
         ),
         pytest.param(
@@ -245,8 +247,8 @@ def _is_open(connection: socket.socket) -> bool:
         pytest.param(head("POST", "/healthz", "Content-Length: 9" + "9" * 30), id="a length beyond all"),
         pytest.param(head("POST", "/healthz", "Transfer-Encoding: xchunked") + b"0\r\n\r\n", id="no chunks"),
         pytest.param(head("POST", "/healthz", "Transfer-Encoding : chunked") + b"0\r\n\r\n", id="a space"),
-        pytest.param(head("POST", "/", "Transfer-Encoding: chunked") + b"-1\r\n\r\n", id="a chunk below 0"),
-        pytest.param(head("POST", "/", "Transfer-Encoding: chunked") + b"f" * 20, id="a chunk beyond all"),
+        pytest.param(head("POST", "/", CHUNKED) + b"-1\r\n\r\n", id="a chunk below 0"),
+        pytest.param(head("POST", "/", CHUNKED) + b"f" * 20, id="a chunk beyond all"),
         pytest.param(head("GET", "/healthz", "X: a\r\n Host: evil.example"), id="a folded line"),
         pytest.param(head("GET", "/healthz", "X: a\nHost: evil.example"), id="a bare line feed"),
         pytest.param(head("GET", "/healthz", "X: a\x00b"), id="NUL"),
