@@ -69,6 +69,7 @@ def _server(farm: Farm, **options: Any) -> Any:
         ws="none",
         proxy_headers=False,  # nothing here believes them
         access_log=False,
+        log_config=None,  # the process has its own
         server_header=False,
         headers=_HEADERS,
         **options,

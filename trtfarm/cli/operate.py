@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from trtfarm.cli.logs import log_to_stderr
 from trtfarm.cli.output import print_json, print_table, stderr
 from trtfarm.cli.run import exits
 from trtfarm.contract.jobs import Scope
@@ -32,8 +32,8 @@ def serve(
         from trtfarm.compose.serve import serve_distributed, serve_embedded
         from trtfarm.compose.settings import ApiSettings
 
-        _log_to_stderr()
         settings = ApiSettings.load(config)
+        log_to_stderr(settings.secrets())
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
         (serve_embedded if embedded else serve_distributed)(settings)
@@ -45,8 +45,9 @@ def worker(config: Config = None) -> None:
         from trtfarm.compose.settings import WorkerFileSettings
         from trtfarm.compose.worker import run
 
-        _log_to_stderr()
-        run(WorkerFileSettings.load(config))
+        settings = WorkerFileSettings.load(config)
+        log_to_stderr(settings.secrets())
+        run(settings)
 
 
 @db.command(epilog="Example: trtfarm db upgrade --config configs/api.toml")
@@ -151,9 +152,3 @@ def revoke(
             print_json({"key_id": key_id, "state": "revoked"})
         else:
             stderr.print(f"Key {key_id} is revoked.")
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    for noisy in ("alembic", "celery", "kombu", "uvicorn.error"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
