@@ -7,6 +7,7 @@ import resource
 from typing import Any, ClassVar
 
 import httptools
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from trtfarm_api.errors import problem
@@ -15,26 +16,31 @@ HEAD_BYTES = 32 << 10  # of a request line and its headers
 HEADERS = 100
 HEAD_SECONDS = 10.0
 _UNREAD_SECONDS = 10.0
+_STALL_SECONDS = 60.0
 _DESCRIPTORS_KEPT = 0.25  # for the database, files and logs
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes connections whose request's head is too large, too slow, or of a form that hides something.
+    """Ends connections whose request's head is too large, too slow, or of a form that hides something.
+
+    And those whose other side does not read its answer.
 
     httptools keeps a header of any length and waits for its end for ever.
     """
 
     head_seconds: ClassVar[float] = HEAD_SECONDS
     unread_seconds: ClassVar[float] = _UNREAD_SECONDS
+    stall_seconds: ClassVar[float] = _STALL_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._between = True  # no byte of the next head has come
         self._in_head = False
         self._head_bytes = 0
-        self._refusal: tuple[int, str, str] | None = None
+        self._refusal: JSONResponse | None = None
         self._late: asyncio.TimerHandle | None = None  # until a head is whole
         self._unread: asyncio.TimerHandle | None = None  # until a body that nobody reads has ended
+        self._stalled: asyncio.TimerHandle | None = None  # until the other side reads on
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,15 +51,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for timer in (self._late, self._unread):
+        for timer in (self._late, self._unread, self._stalled):
             if timer is not None:
                 timer.cancel()
-        self._late = self._unread = None
+        self._late = self._unread = self._stalled = None
 
     def data_received(self, data: bytes) -> None:
         waited_for_head = self._between or self._in_head
         if waited_for_head and len(data) > HEAD_BYTES and data.find(b"\r\n\r\n", 0, HEAD_BYTES) < 0:
-            self._too_large()
+            self._refusal = _too_large()
+            self.send_400_response("")
             return
         super().data_received(data)
         if self.transport.is_closing():
@@ -61,7 +68,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self._too_large()
+                self._refusal = _too_large()
+                self.send_400_response("")
                 return
         if self._late is None and (self._in_head or (self._between and self._idle)):
             self._expect_head()
@@ -83,9 +91,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._late = None
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size_bytes > HEAD_BYTES or len(self.headers) > HEADERS:
-            self._refuse(431, "HEADERS_TOO_LARGE", f"At most {HEAD_BYTES} bytes and {HEADERS} headers.")
+            self._refuse(_too_large())
         if not self.url.startswith(b"/"):  # else its host would go unseen
-            self._refuse(400, "INVALID_REQUEST", "The address of a request is a path.")
+            self._refuse(problem(400, "INVALID_REQUEST", "The address of a request is a path."))
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -99,6 +107,16 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not self._between and not self._in_head and not self.transport.is_closing():
             self._unread = self.loop.call_later(self.unread_seconds, self.transport.close)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        super().resume_writing()
 
     def _unsupported_upgrade_warning(self) -> None:
         """A stranger's wish is not worth a line in the log."""
@@ -115,25 +133,24 @@ class GuardedProtocol(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self.transport.close()
 
-    def _too_large(self) -> None:
-        self._refusal = (431, "HEADERS_TOO_LARGE", f"At most {HEAD_BYTES} bytes and {HEADERS} headers.")
-        self.send_400_response("")
-
-    def _refuse(self, status: int, code: str, detail: str) -> None:
+    def _refuse(self, answer: JSONResponse) -> None:
         """Ends the parser; ``data_received`` then sends the answer."""
-        self._refusal = (status, code, detail)
-        raise httptools.HttpParserError(detail)
+        self._refusal = answer
+        raise httptools.HttpParserError
 
     def send_400_response(self, msg: str) -> None:
         if not self._idle:  # in the middle of another answer there is no place for this one
             self.transport.abort()
             return
-        status, code, detail = self._refusal or (400, "INVALID_REQUEST", msg)
-        answer = problem(status, code, detail)
+        answer = self._refusal or problem(400, "INVALID_REQUEST", msg)
         headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
         lines = [b"%b: %b\r\n" % (name, value) for name, value in headers]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", bytes(answer.body)]))
+        self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)]))
         self.transport.close()
+
+
+def _too_large() -> JSONResponse:
+    return problem(431, "HEADERS_TOO_LARGE", f"At most {HEAD_BYTES} bytes and {HEADERS} headers.")
 
 
 def most_connections() -> int:

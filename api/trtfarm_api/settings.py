@@ -37,7 +37,7 @@ class ServerSettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8420, ge=0, le=65535)
-    hosts: tuple[HostName, ...] = ()
+    hosts: list[HostName] = []
     require_keys: bool = True
     staging: Path = Path("/var/tmp/trtfarm/uploads")  # noqa: S108 - a default for people to change
     max_upload_bytes: int = Field(default=200 * 2**30, ge=1)

@@ -321,6 +321,22 @@ def test_a_long_query(locked: World) -> None:
     assert len(answer.content) < 20_000
 
 
+def test_a_client_that_does_not_read(locked: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again and again, and leaves the answers lying."""
+    monkeypatch.setattr(GuardedProtocol, "stall_seconds", SOON)
+    with dial(locked.url) as connection:
+        connection.settimeout(SOON)
+        end = time.monotonic() + 60
+        with pytest.raises(ConnectionError):
+            ask_for_ever(connection, head("GET", "/healthz") * 100, end)
+
+
+def ask_for_ever(connection: socket.socket, request: bytes, end: float) -> None:
+    while time.monotonic() < end:
+        with contextlib.suppress(TimeoutError):
+            connection.send(request)
+
+
 @pytest.fixture
 def waiting(locked: World) -> Iterator[httpx.Client]:
     with client(locked.url) as http:

@@ -189,7 +189,7 @@ def test_the_address_of_a_connection_is_a_name_too() -> None:
 def test_misspelt_names_are_refused_in_the_settings() -> None:
     for name in ("http://farm.example", "farm.example:8420", "*", "", "a b"):
         with pytest.raises(ValueError, match="hosts"):
-            ServerSettings(hosts=(name,))
+            ServerSettings(hosts=[name])
 
 
 def test_no_route_is_left_out(keyless: str, tmp_path: Path) -> None:
