@@ -24,7 +24,7 @@ from trtfarm.errors import ConfigurationError
 from trtfarm.errors.discretion import discreet
 
 PASSWORD = "Kn0wnS3cret"
-NOBODY = f"127.0.0.1:{select_random()}"
+NOBODY = "127.0.0.1:1"  # a port that nobody listens on
 DATABASES = [
     f"postgresql+psycopg://u:{PASSWORD}@{NOBODY}/x",
     f"postgresql://u:{PASSWORD}@no-such-host.invalid/x",
