@@ -10,7 +10,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from tests.integration.api.test_auth import Caller
+from tests.integration.api.conftest import Caller
 from tests.integration.api.world import World, onnx_model, problem
 from trtfarm.cli.main import app
 from trtfarm.contract.digest import Digest
