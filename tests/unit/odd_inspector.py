@@ -22,7 +22,6 @@ from trtfarm.contract.profiles import TensorInfo
 from trtfarm.inspection import child
 from trtfarm.inspection.inspect import inspect_model
 
-
 _forks: list[None] = []  # of the inspector, as the process that reads has inherited it
 
 
