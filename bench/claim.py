@@ -28,9 +28,10 @@ ROWS = 1_000_000
 CLAIMS = 500
 _FINISHED = 0.5  # of the rows: a table has a past
 _COPY = """
-INSERT INTO jobs (id, kind, state, build_key, queue, model_digest, gpu, runtime, spec, priority,
+INSERT INTO jobs (id, turn, kind, state, build_key, queue, model_digest, gpu, runtime, spec, priority,
                   timeout_seconds, fence, attempt, crashes, available_at, created_at, finished_at)
 SELECT lpad(to_hex(n), 8, '0') || substr(job.id, 9),
+       lpad(to_hex(n), 8, '0') || substr(job.id, 9),
        job.kind,
        CASE WHEN n <= %(finished)s THEN 'cancelled' ELSE 'queued' END,
        encode(sha256(n::text::bytea), 'hex'),

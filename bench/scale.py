@@ -43,12 +43,14 @@ GPU_RUNTIME = "tensorrt-10.16.1"
 CLASSES = {"low": -50, "normal": 0, "high": 50, "quota": 100}
 _ORDER = ("low", "normal", "quota", "high")  # of submission
 _COPY = """
-INSERT INTO jobs (id, kind, state, build_key, queue, model_digest, gpu, runtime, spec, priority, quota,
-                  timeout_seconds, fence, attempt, crashes, available_at, created_at)
-SELECT lpad(to_hex(%(first)s + n), 8, '0') || substr(job.id, 9), job.kind, 'queued',
+INSERT INTO jobs (id, turn, kind, state, build_key, queue, model_digest, gpu, runtime, spec, priority, quota,
+                  submitter, timeout_seconds, fence, attempt, crashes, available_at, created_at)
+SELECT lpad(to_hex(%(first)s + n), 8, '0') || substr(job.id, 9),
+       lpad(to_hex(%(first)s + n), 8, '0') || substr(job.id, 9), job.kind, 'queued',
        encode(sha256((%(first)s + n)::text::bytea), 'hex'),
        (%(queues)s::text[])[1 + n %% cardinality(%(queues)s::text[])],
-       job.model_digest, job.gpu, job.runtime, job.spec, %(priority)s, %(quota)s, job.timeout_seconds,
+       job.model_digest, job.gpu, job.runtime, job.spec, %(priority)s, %(quota)s, job.submitter,
+       job.timeout_seconds,
        0, 0, 0, job.available_at, job.created_at
 FROM (SELECT * FROM jobs LIMIT 1) AS job, generate_series(1, %(count)s) AS n
 """

@@ -11,8 +11,8 @@ from trtfarm.errors import ConfigurationError
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def private_folder(path: Path) -> Path:
-    """The folder, made with mode 0700 if it is not there.
+def private_folder(path: Path, setting: str) -> Path:
+    """The folder, made with mode 0700 if it is not there. ``setting``: which names it.
 
     Raises:
         ConfigurationError: it, or a link to it, is somebody else's (but root's), others may write into it or
@@ -21,13 +21,16 @@ def private_folder(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
-        _check(path, path.lstat(), path.stat(), path.resolve().parent.stat())
+        _check(path, setting)
     except FileExistsError:
-        raise ConfigurationError(f"{path} is no folder.", hint="Name another one, or move it away.") from None
+        raise ConfigurationError(
+            f"{path} is no folder.", hint=f"Move it away, or set {setting} to another one."
+        ) from None
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(
-            f"The folder {path} cannot be used: {reason}.", hint="Name one that this user may write to."
+            f"The folder {path} cannot be used: {reason}.",
+            hint=f"Set {setting} to one that this user may write to.",
         ) from error
     return path
 
@@ -43,12 +46,13 @@ def private_file(path: Path) -> Path:
     return path
 
 
-def _check(path: Path, named: os.stat_result, folder: os.stat_result, above: os.stat_result) -> None:
-    for found in (named, folder):
+def _check(path: Path, setting: str) -> None:
+    folder, above = path.stat(), path.resolve().parent.stat()
+    for found in (path.lstat(), folder):
         if found.st_uid not in {0, os.geteuid()}:
             raise ConfigurationError(
                 f"The folder {path} belongs to the user with id {found.st_uid}, and this is {os.geteuid()}.",
-                hint="Name a folder that is not there yet, or one of your own.",
+                hint=f"Set {setting} to a folder that is not there yet, or to one of this user's.",
             )
     if folder.st_mode & _OTHERS_WRITE:
         raise ConfigurationError(
@@ -58,5 +62,5 @@ def _check(path: Path, named: os.stat_result, folder: os.stat_result, above: os.
     if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
         raise ConfigurationError(
             f"Everybody may write into the folder above {path}, and so put another one in its place.",
-            hint="Name one below a folder of your own; or set the sticky bit of the one above.",
+            hint=f"Set {setting} to one below a folder of this user's, or set the sticky bit above it.",
         )

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
     (errors.AuthRequiredError, 401),
     (errors.ScopeMissingError, 403),
+    (errors.QuotaExceededError, 403),
     (errors.AuthError, 401),
     (errors.SizeExceededError, 413),
     (errors.UploadTooLargeError, 413),

@@ -24,6 +24,9 @@ class ServerSettings(BaseModel):
         staging: folder for uploads under way; as large as the largest models together.
         max_upload_bytes: largest file accepted.
         disk_reserve_bytes: an upload that would leave less on the disk of staging or store is refused.
+        max_open_uploads_per_key: how many files a submitter may have announced and not yet sent whole.
+        max_room_share_per_key: of the room that is free for uploads, how much a key may have announced and
+            not yet sent; one with a limit of bytes of its own has that instead.
         dispatch_seconds: how often expired leases are reaped and queued jobs rung again.
         order_seconds: how often standing orders are reconciled with the fleet.
         lease_seconds: how long the reaper holds still after the database was away.
@@ -40,6 +43,8 @@ class ServerSettings(BaseModel):
     staging: Path = Path("/var/lib/trtfarm/uploads")
     max_upload_bytes: int = Field(default=200 * 2**30, ge=1)
     disk_reserve_bytes: int = Field(default=2**30, ge=0)
+    max_open_uploads_per_key: int = Field(default=100, ge=1)
+    max_room_share_per_key: float = Field(default=0.75, gt=0, le=1)
     dispatch_seconds: float = Field(default=5, gt=0)
     order_seconds: float = Field(default=10, gt=0)
     lease_seconds: float = Field(default=60, gt=0)

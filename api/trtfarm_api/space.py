@@ -22,18 +22,33 @@ def free_bytes(folder: Path) -> float:
         return float("nan")
 
 
+def room_bytes(folder: Path, reserve_bytes: int) -> float:
+    """Free for uploads; infinite if the disk does not tell."""
+    free = free_bytes(folder)
+    return float("inf") if free != free else max(0.0, free - reserve_bytes)  # noqa: PLR0124 - NaN
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    return nearest(one).stat().st_dev == nearest(other).stat().st_dev
+
+
+def by_disk(needs: dict[Path, int]) -> list[tuple[Path, int]]:
+    """A folder of each disk, and the bytes that all folders on it need."""
+    together: dict[int, tuple[Path, int]] = {}
+    for folder, size_bytes in needs.items():
+        with contextlib.suppress(OSError):
+            device = nearest(folder).stat().st_dev
+            together[device] = (folder, together.get(device, (folder, 0))[1] + size_bytes)
+    return list(together.values())
+
+
 def require(needs: dict[Path, int], reserve_bytes: int) -> None:
     """``needs``: bytes by folder; those on one disk need them together.
 
     Raises:
         StorageFullError: less than the reserve would be left on a disk.
     """
-    together: dict[int, tuple[Path, int]] = {}
-    for folder, size_bytes in needs.items():
-        with contextlib.suppress(OSError):
-            device = nearest(folder).stat().st_dev
-            together[device] = (folder, together.get(device, (folder, 0))[1] + size_bytes)
-    for folder, size_bytes in together.values():
+    for folder, size_bytes in by_disk(needs):
         free = free_bytes(folder)
         if free - size_bytes < reserve_bytes:
             raise StorageFullError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, DateTime, MetaData, text, types
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,6 +16,8 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
+T = TypeVar("T")
+_AT_ONCE = 500
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -91,6 +95,13 @@ def _now_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
 def dialect_insert(dialect: str, table: Any) -> Any:
     """An INSERT that knows ON CONFLICT, which PostgreSQL and SQLite spell alike and SQLAlchemy does not."""
     return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+
+
+def in_batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """As many values as a statement may well have; databases have limits."""
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
 
 
 def let_rest(connection: Connection) -> None:

@@ -117,10 +117,12 @@ def test_what_is_not_there(farm: Farm) -> None:
 
 
 def test_a_place_that_cannot_be_written(farm: Farm, tmp_path: Path) -> None:
-    """The plan is safe on the farm all the same."""
+    """Where it shows only when the plan is there, that is safe on the farm all the same."""
     model = models.small(tmp_path / "model.onnx", seed=1)
     (tmp_path / "file").touch()
     done = farm.cli("build", model, "--gpu", "cc-8.9", "-o", tmp_path / "file/plan", "--json")
+    check(done, 2, "LOCAL_FILE")
+    done = farm.cli("build", model, "--gpu", "cc-8.9", "-o", "/proc/none/plan", "--json")
     check(done, 2, "LOCAL_FILE")
     assert farm.cli("build", model, "--gpu", "cc-8.9", "--json").job["disposition"] == "reused"
 

@@ -14,6 +14,7 @@ from trtfarm.contract.target import RTX, Runtime, Target
 from trtfarm.contract.trtexec import parse_build_options
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import TrtFarmError
+from trtfarm_worker import failures
 from trtfarm_worker.child.process import TensorRTChild
 from trtfarm_worker.child.protocol import BuildRequest, Built, Failed
 from trtfarm_worker.conversion.typed_model import TypedModels
@@ -77,8 +78,7 @@ class Child:
                 )
                 answer = self._child.run(request, lambda: None, lambda told: self.stage(told.stage))
         except TrtFarmError as error:
-            view = ErrorView(code=error.code, message=error.message, hint=error.hint)
-            return Outcome(b"", {}, view, log.read_text())
+            return Outcome(b"", {}, failures.of_farm(error).error, log.read_text())
         if isinstance(answer, Failed):
             assert not plan.read_bytes()
             return Outcome(b"", {}, answer.error, log.read_text())

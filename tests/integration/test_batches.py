@@ -13,10 +13,11 @@ from trtfarm.contract.jobs import Disposition, JobState
 from trtfarm.contract.leases import AttemptFailure
 from trtfarm.contract.v1 import ErrorView
 from trtfarm_db.models import Submission
-from trtfarm_db.repositories.batches import BatchRepository, CampaignCaller, Cancelled
+from trtfarm_db.repositories.batches import BatchCaller, BatchRepository
+from trtfarm_db.repositories.cancelling import CancelRepository
 from trtfarm_db.repositories.jobs import Caller, NewJob
 
-ONE, OTHER = CampaignCaller("someone", "campaign-1"), CampaignCaller("someone", "campaign-2")
+ONE, OTHER = BatchCaller("someone", "campaign-1"), BatchCaller("someone", "campaign-2")
 
 
 def wanted(numbers: Iterable[int], priority: int = 0) -> list[NewJob]:
@@ -27,7 +28,7 @@ def submit(
     farm: Farm,
     numbers: Iterable[int],
     *,
-    caller: CampaignCaller = ONE,
+    caller: BatchCaller = ONE,
     priority: int = 0,
     distrusted: Collection[str] = (),
     retry_refused: bool = False,
@@ -52,9 +53,11 @@ def refuse(farm: Farm, code: str = "UNSUPPORTED_ON_TARGET") -> None:
     farm.fail(farm.claimed(), AttemptFailure(outcome=values.failure().outcome, error=error))
 
 
-def cancel(farm: Farm, numbers: Iterable[int], campaign_id: str = "campaign-1") -> Cancelled:
+def cancel(farm: Farm, origin_id: str = "campaign-1") -> tuple[int, int, int]:
+    """How many jobs have ended, are asked to, and go on for others."""
     with farm.database.transaction() as connection:
-        return BatchRepository(connection).cancel([new.key for new in wanted(numbers)], campaign_id)
+        done = CancelRepository(connection).withdraw_all(origin_id)
+    return len(done.ended), len(done.asked), len(done.shared)
 
 
 def test_more_than_a_statement_takes(farm: Farm) -> None:
@@ -69,9 +72,9 @@ def test_more_than_a_statement_takes(farm: Farm) -> None:
     assert ids == sorted(ids)
     assert {each.priority for each in known.values()} == {3}
     assert farm.events(ids[-1]) == ["queued"]
-    assert Counter(row.campaign_id for row in submissions) == {"campaign-1": 1201}
+    assert Counter(row.origin_id for row in submissions) == {"campaign-1": 1201}
     assert farm.claimed().job_id == ids[0]
-    assert cancel(farm, numbers) == Cancelled(ended=1200, asked=1, shared=0)
+    assert cancel(farm) == (1200, 1, 0)
 
 
 def test_created_joined_reused(farm: Farm) -> None:
@@ -88,7 +91,7 @@ def test_a_campaign_submits_a_job_once(farm: Farm) -> None:
         submit(farm, [0])
     submit(farm, [0], caller=OTHER)
     with farm.database.transaction() as connection:
-        rows = connection.execute(select(Submission.campaign_id, Submission.disposition)).all()
+        rows = connection.execute(select(Submission.origin_id, Submission.disposition)).all()
     assert sorted(tuple(row) for row in rows) == [("campaign-1", "created"), ("campaign-2", "joined")]
 
 
@@ -158,18 +161,29 @@ def test_cancel_leaves_what_others_wait_for(farm: Farm) -> None:
     theirs = job_of(farm, 2)
     with farm.jobs() as jobs:
         jobs.add_submission(Caller("a person"), theirs, Disposition.JOINED)
-    assert cancel(farm, range(4)) == Cancelled(ended=1, asked=1, shared=2)
-    assert cancel(farm, range(4)) == Cancelled(ended=0, asked=0, shared=2)
+    assert cancel(farm) == (1, 1, 2)
+    assert cancel(farm) == (0, 0, 0)
     assert farm.job(running.job_id).cancel_requested
     ended = farm.job(job_of(farm, 3))
     assert (ended.state, farm.events(ended.job_id)) == (JobState.CANCELLED, ["queued", "cancelled"])
     assert farm.events(running.job_id) == ["queued", "started", "cancel_requested"]
-    assert cancel(farm, [1], "campaign-2") == Cancelled(ended=0, asked=0, shared=1)
+    assert farm.events(theirs) == ["queued", "withdrawn"]
+    assert cancel(farm, "campaign-2") == (1, 0, 0)
+    assert farm.state(theirs) is JobState.QUEUED
 
 
 def test_cancel_closes_an_attempt_whose_lease_had_run_out(farm: Farm) -> None:
     submit(farm, [0])
     claim = farm.claimed()
     farm.lose(claim)
-    assert cancel(farm, [0]) == Cancelled(ended=1, asked=0, shared=0)
+    assert cancel(farm) == (1, 0, 0)
     assert farm.attempts(claim.job_id) == [(1, "lost")]
+
+
+def test_what_was_withdrawn_is_joined_again(farm: Farm) -> None:
+    submit(farm, [0])
+    submit(farm, [0], caller=OTHER)
+    assert cancel(farm) == (0, 0, 1)
+    assert submit(farm, [0]) == [Disposition.JOINED]
+    assert cancel(farm, "campaign-2") == (0, 0, 1)
+    assert cancel(farm) == (1, 0, 0)

@@ -241,7 +241,7 @@ def test_every_column_that_names_an_artifact_is_a_reference() -> None:
     others = {
         "artifacts.digest", "models.digest", "uploads.digest", "plans.model_digest",
         "benchmarks.model_digest", "jobs.model_digest", "model_files.model_digest",
-        "campaign_cells.model_digest",
+        "campaign_cells.model_digest", "uploaded_files.digest",
         "model_tags.model_digest", "model_tag_moves.model_digest", "model_tag_moves.previous_digest",
     }  # fmt: skip
     named = {

@@ -30,6 +30,7 @@ from trtfarm.contract.leases import Claim, RetryPolicy
 from trtfarm.errors import ConflictError, GpuBusyError, JobTerminalError, StaleFenceError
 from trtfarm_db.base import Base
 from trtfarm_db.models import Attempt, Job, JobEvent, Plan
+from trtfarm_db.repositories.cancelling import CancelRepository
 
 BUILD_KEYS = 3
 POLICY = RetryPolicy(max_attempts=3, max_crashes=2, backoff_seconds=3600)
@@ -45,6 +46,7 @@ class ModelJob:
 
     number: int  # of its build
     priority: int
+    turn: int  # by when it was submitted, or has crashed
     state: JobState = QUEUED
     fence: int = 0
     attempt: int = 0
@@ -85,6 +87,7 @@ class JobMachine(RuleBasedStateMachine):
         super().__init__()
         self.farm = farm
         self.jobs: dict[str, ModelJob] = {}
+        self.turns = 0
         self.claims: list[Claim] = []
 
     @initialize(priorities=st.lists(st.integers(-1, 1), min_size=BUILD_KEYS, max_size=BUILD_KEYS))
@@ -105,7 +108,7 @@ class JobMachine(RuleBasedStateMachine):
         created = self.farm.create(values.spec(number), priority)
         assert (created is None) == in_flight
         if created is not None:
-            self.jobs[created.job_id] = ModelJob(number, priority)
+            self.jobs[created.job_id] = ModelJob(number, priority, self.next_turn())
 
     @precondition(lambda self: self.count(RUNNING))
     @rule(data=st.data())
@@ -140,8 +143,8 @@ class JobMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 2))
     def cancel_many(self, limit: int) -> None:
         waiting = sorted(job_id for job_id, job in self.jobs.items() if job.state is QUEUED)[:limit]
-        with self.farm.jobs() as jobs:
-            assert jobs.cancel_queued(limit=limit) == len(waiting)
+        with self.farm.database.transaction() as connection:
+            assert CancelRepository(connection).queued(limit=limit).ended == set(waiting)
         for job_id in waiting:
             self.jobs[job_id].end(JobState.CANCELLED, Outcome.LOST)
             self.jobs[job_id].to_be_cancelled = True
@@ -172,7 +175,7 @@ class JobMachine(RuleBasedStateMachine):
         if later:
             self.backoffs_pass()
         waiting = [
-            (0 if oldest else -job.priority, job_id)
+            ((job.turn,) if oldest else (job.crashes, -job.priority, job_id), job_id)
             for job_id, job in self.jobs.items()
             if job.state is QUEUED and job.available
         ]
@@ -244,11 +247,13 @@ class JobMachine(RuleBasedStateMachine):
         if job.to_be_cancelled:
             job.end(JobState.CANCELLED, Outcome.CANCELLED)
         else:
-            job.crashes += outcome is Outcome.CRASHED or (outcome is Outcome.TIMEOUT and retryable)
+            crashed = outcome is Outcome.CRASHED or (outcome is Outcome.TIMEOUT and retryable)
+            job.crashes += crashed
             exhausted = job.attempt >= POLICY.max_attempts or job.crashes >= POLICY.max_crashes
             if retryable and not exhausted:
                 job.go(QUEUED, "requeued")
                 job.fence += 1
+                job.turn = self.next_turn() if crashed else job.turn
                 job.available = False
                 job.close(outcome)
             else:
@@ -342,6 +347,10 @@ class JobMachine(RuleBasedStateMachine):
             assert job.attempt <= POLICY.max_attempts
 
     # --- the pieces ---
+
+    def next_turn(self) -> int:
+        self.turns += 1
+        return self.turns
 
     def count(self, *states: JobState) -> int:
         return sum(job.state in states for job in self.jobs.values())

@@ -12,6 +12,7 @@ from tests.together import together
 from trtfarm.contract.jobs import Disposition, JobState, Scope
 from trtfarm.contract.leases import OLDEST_EVERY, Claim
 from trtfarm.errors import ConflictError, JobTerminalError, NotFoundError
+from trtfarm_db.repositories.cancelling import CancelRepository
 from trtfarm_db.repositories.jobs import Caller, JobRepository, NewJob
 from trtfarm_db.repositories.keys import KeyRepository
 from trtfarm_db.repositories.queues import QueueRepository
@@ -177,8 +178,8 @@ def test_all_that_wait_are_cancelled(farm):
     other = submit(farm, theirs, 6)
 
     def cancel(**which: str | None) -> int:
-        with farm.jobs() as jobs:
-            return jobs.cancel_queued(limit=2, **which)
+        with farm.database.transaction() as connection:
+            return len(CancelRepository(connection).queued(limit=2, **which).ended)
 
     assert [cancel(principal=mine, gpu="cc-8.9") for _ in range(3)] == [2, 1, 0]
     assert {farm.state(job_id) for job_id in wait} == {JobState.CANCELLED}

@@ -22,7 +22,8 @@ from trtfarm_api import metrics
 SHELL = {"sh", "console"}
 OTHER_VARIABLES = {
     "TRTFARM_URL", "TRTFARM_API_KEY", "TRTFARM_HOME", "TRTFARM_LISTEN", "TRTFARM_FAILPOINTS",
-    "TRTFARM_TEST_DATABASE_URL", "TRTFARM_TEST_REDIS_URL",
+    "TRTFARM_TEST_DATABASE_URL", "TRTFARM_TEST_REDIS_URL", "TRTFARM_ROLES_OWNER_PASSWORD",
+    "TRTFARM_ROLES_API_PASSWORD", "TRTFARM_ROLES_WORKER_PASSWORD",
 }  # fmt: skip
 HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -1,10 +1,17 @@
-"""The fixtures of the integration tests: a database of each kind, and a farm on it."""
+"""The fixtures of the integration tests: a database of each kind, a farm on it, an API that asks for keys."""
 
-from tests.integration.conftest import (
-    database,
-    farm,
-    migrated_postgres,
-    migrated_sqlite,
-)
+from tests.integration.api.conftest import farm_url, inspection, migrated
+from tests.integration.api.test_auth import caller, locked
+from tests.integration.conftest import database, farm, migrated_postgres, migrated_sqlite
 
-__all__ = ["database", "farm", "migrated_postgres", "migrated_sqlite"]
+__all__ = [
+    "caller",
+    "database",
+    "farm",
+    "farm_url",
+    "inspection",
+    "locked",
+    "migrated",
+    "migrated_postgres",
+    "migrated_sqlite",
+]

@@ -5,6 +5,7 @@ The "model" is a JSON document: which of ``DEEDS`` to do, and their aims. The "p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -138,9 +139,10 @@ def _linger(request: BuildRequest, aims: dict[str, Any]) -> None:
     def look() -> None:
         inside = Path(request.model_path).parents[2]
         while True:
-            for path in inside.rglob("*"):
-                if path.is_file() and aims["secret"] in path.read_text(errors="replace"):
-                    (Path(request.plan_path).parents[1] / "stolen").write_text("x")
+            with contextlib.suppress(OSError):  # a folder goes while it is read
+                for path in inside.rglob("*"):
+                    if path.is_file() and aims["secret"] in path.read_text(errors="replace"):
+                        (Path(request.plan_path).parents[1] / "stolen").write_text("x")
             time.sleep(0.001)
 
     threading.Thread(target=look, daemon=True).start()

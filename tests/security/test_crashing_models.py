@@ -165,6 +165,17 @@ def test_a_child_that_says_it_is_broken_pauses_at_once(
     assert len(works.farm.attempts(job_id)) <= 1
 
 
+def test_a_child_that_does_not_start_pauses_before_it_costs_a_job(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = works.worker(**FAKE, child_max_builds=1, breaker_seconds=3600)
+    monkeypatch.setenv("FAKE_CHILD_START", "refuse")
+    assert works.ended(works.submit(b"build")) is JobState.SUCCEEDED  # by the child that is there, its last
+    wait_until("it pauses", lambda: agent.condition().paused == (Pause.CRASHES,), SECONDS)
+    job_id = works.submit(b"build ")
+    assert works.farm.attempts(job_id) == []
+
+
 def test_a_model_that_only_speaks_of_a_lost_gpu_pauses_nobody(works: Works) -> None:
     """TensorRT's messages have names from the model in them."""
     agent = works.worker(**FAKE, breaker_seconds=3600)

@@ -56,11 +56,11 @@ def another(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_made_for_this_user_alone(tmp_path: Path) -> None:
-    folder = private_folder(tmp_path / "new" / "folder")
+    folder = private_folder(tmp_path / "new" / "folder", "a.setting")
     assert mode(folder) == 0o700
-    assert private_folder(folder) == folder
+    assert private_folder(folder, "a.setting") == folder
     folder.chmod(0o755)  # others may look, as the owner has decided
-    assert private_folder(folder) == folder
+    assert private_folder(folder, "a.setting") == folder
 
 
 @pytest.mark.parametrize("bits", [0o770, 0o702, 0o777, 0o1777])
@@ -69,7 +69,7 @@ def test_others_may_not_write_into_it(tmp_path: Path, bits: int) -> None:
     folder.mkdir()
     folder.chmod(bits)
     with pytest.raises(ConfigurationError, match="Other users may write") as caught:
-        private_folder(folder)
+        private_folder(folder, "a.setting")
     assert "chmod go-w" in (caught.value.hint or "")
 
 
@@ -77,14 +77,14 @@ def test_others_may_not_write_into_it(tmp_path: Path, bits: int) -> None:
 def test_it_is_not_somebody_elses(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir(mode=0o700)
     with pytest.raises(ConfigurationError, match="belongs to the user with id"):
-        private_folder(tmp_path / "folder")
+        private_folder(tmp_path / "folder", "a.setting")
 
 
 def test_a_link_to_it_is_not_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk of its own may be linked to; a planted link to a folder of this user's is not followed."""
     (tmp_path / "disk").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("disk")
-    assert private_folder(tmp_path / "link") == tmp_path / "link"
+    assert private_folder(tmp_path / "link", "a.setting") == tmp_path / "link"
     lstat = Path.lstat
 
     def planted(path: Path) -> os.stat_result:
@@ -93,7 +93,7 @@ def test_a_link_to_it_is_not_somebody_elses(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "lstat", planted)
     with pytest.raises(ConfigurationError, match="belongs to the user with id"):
-        private_folder(tmp_path / "link")
+        private_folder(tmp_path / "link", "a.setting")
 
 
 def test_nobody_can_put_another_one_in_its_place(tmp_path: Path) -> None:
@@ -101,13 +101,13 @@ def test_nobody_can_put_another_one_in_its_place(tmp_path: Path) -> None:
     above.mkdir()
     above.chmod(0o777)
     with pytest.raises(ConfigurationError, match="another one in its place"):
-        private_folder(above / "folder")
+        private_folder(above / "folder", "a.setting")
     above.chmod(0o1777)  # as /tmp: only its owner renames it
-    private_folder(above / "folder")
+    private_folder(above / "folder", "a.setting")
     (tmp_path / "link").symlink_to("above/folder")
     above.chmod(0o777)
     with pytest.raises(ConfigurationError, match="another one in its place"):
-        private_folder(tmp_path / "link")
+        private_folder(tmp_path / "link", "a.setting")
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "fifo"])
@@ -120,7 +120,13 @@ def test_it_is_a_folder(tmp_path: Path, kind: str) -> None:
     else:
         path.symlink_to("nowhere")
     with pytest.raises(ConfigurationError, match=str(path)):
-        private_folder(path)
+        private_folder(path, "a.setting")
+
+
+def test_it_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="/proc/none") as caught:
+        private_folder(Path("/proc/none"), "a.setting")
+    assert "Set a.setting" in (caught.value.hint or "")
 
 
 def test_a_private_file_is_not_written_through_a_link(tmp_path: Path) -> None:
@@ -150,7 +156,7 @@ def test_a_home(tmp_path: Path) -> None:
 
 
 def test_a_database_that_was_readable(tmp_path: Path) -> None:
-    home = Home(private_folder(tmp_path / "home"))
+    home = Home(private_folder(tmp_path / "home", "a.setting"))
     for name in ("farm.sqlite", "farm.sqlite-wal", "farm.sqlite-shm"):
         (home.path / name).touch(0o644)
     with controller(home):

@@ -20,6 +20,7 @@ class Exit(IntEnum):
 
 _OF: tuple[tuple[type[errors.TrtFarmError], Exit], ...] = (
     (errors.AuthError, Exit.REFUSED),
+    (errors.QuotaExceededError, Exit.REFUSED),
     (errors.NotFoundError, Exit.NOT_FOUND),
     (errors.UnavailableError, Exit.UNREACHABLE),
     (errors.InvalidRequestError, Exit.USAGE),

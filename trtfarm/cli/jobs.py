@@ -95,21 +95,26 @@ def cancel(
     ] = False,
     gpu: Annotated[str | None, typer.Option(help="With --all-queued: only this GPU or capability.")] = None,
     everyones: Annotated[
-        bool, typer.Option("--everyones", help="With --all-queued: those of others too; needs scope admin.")
+        bool, typer.Option("--everyones", help="Also what others have submitted; needs scope admin.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Cancels a job, or all that wait; a running one ends within seconds."""
+    """Cancels a job, or all that wait; a running one ends within seconds.
+
+    What others have submitted as well goes on for them.
+    """
     with exits(as_json=as_json):
         if (job_id is None) is not all_queued:
             raise InvalidRequestError("Give a job's id, or --all-queued.")
         if job_id is None:
             _cancel_queued(CancelRequest(gpu=gpu, everyones=everyones), ask=not yes, as_json=as_json)
             return
-        job = with_farm(lambda farm: farm.cancel(job_id))
+        job = with_farm(lambda farm: farm.cancel(job_id, everyones=everyones))
         if as_json:
             print_json(job.model_dump(mode="json"))
+        elif job.others:
+            stderr.print(f"{job_id}: withdrawn; it goes on for {job.others} more", markup=False)
         else:
             stderr.print(
                 f"{job_id}: {'cancelled' if job.state.terminal else 'being cancelled'}", markup=False
@@ -121,11 +126,12 @@ def _cancel_queued(request: CancelRequest, *, ask: bool, as_json: bool) -> None:
         whose = "everyone's" if request.everyones else "your"
         where = f" for {request.gpu}" if request.gpu else ""
         typer.confirm(f"Cancel all of {whose} queued jobs{where}?", abort=True, err=True)
-    cancelled = with_farm(lambda farm: farm.cancel_queued(request))
+    done = with_farm(lambda farm: farm.cancel_queued(request))
     if as_json:
-        print_json({"cancelled": cancelled})
+        print_json({"cancelled": done.cancelled, "shared": done.shared})
     else:
-        stderr.print(f"{cancelled} jobs cancelled.", markup=False)
+        shared = f"; {done.shared} go on, as others have submitted them, too" if done.shared else ""
+        stderr.print(f"{done.cancelled} jobs cancelled{shared}.", markup=False)
 
 
 @app.command(epilog="Example: trtfarm job prioritize 0199e0c2-… 10")

@@ -8,14 +8,27 @@ from typing import Annotated
 
 import typer
 
-from trtfarm.cli.output import PlainFormatter, print_json, print_table, say, stderr
+from trtfarm.cli.output import PlainFormatter, print_json, print_table, say, size, size_bytes, stderr
+from trtfarm.cli.roles import roles
 from trtfarm.cli.run import exits
 from trtfarm.contract.jobs import Scope
 from trtfarm.contract.text import plain_name
 from trtfarm.errors import InvalidRequestError
 
+
+def _size(text: str) -> int:
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); see configs/.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(parser=_size, metavar="SIZE", help="How much it may have in the farm, as 200GiB."),
+]
 db = typer.Typer(help="The farm's database.", no_args_is_help=True)
 key = typer.Typer(help="API keys: create, list, limit, revoke.", no_args_is_help=True)
 
@@ -65,6 +78,9 @@ def upgrade(config: Config = None, as_json: Json = False) -> None:
             )
 
 
+db.command(epilog="Example: trtfarm db roles --print")(roles)
+
+
 @key.command(epilog="Example: trtfarm key create ci --scope submit")
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is; for people.")],
@@ -72,6 +88,7 @@ def create(
     max_running: Annotated[
         int | None, typer.Option(min=0, help="How many of its jobs may run at a time; by default any number.")
     ] = None,
+    max_bytes: MaxBytes = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +97,7 @@ def create(
         from trtfarm.compose.admin import key_repository
 
         with key_repository(config) as keys:
-            key_id, secret = keys.create(_key_name(name), scope, max_running)
+            key_id, secret = keys.create(_key_name(name), scope, max_running, max_bytes)
         if as_json:
             print_json({"key_id": key_id, "key": secret, "scope": scope})
         else:
@@ -108,39 +125,46 @@ def list_keys(config: Config = None, as_json: Json = False) -> None:
             return
         rows = [
             (each.key_id, each.name, each.scope,
-             "" if each.max_running is None else each.max_running, f"{each.created_at:%Y-%m-%d}",
+             "" if each.max_running is None else each.max_running,
+             "" if each.max_bytes is None else size(each.max_bytes), f"{each.created_at:%Y-%m-%d}",
              f"{each.last_used_at:%Y-%m-%d}" if each.last_used_at else "never",
              "revoked" if each.revoked_at else "active")
             for each in found
         ]  # fmt: skip
-        print_table(
-            ("key", "name", "scope", "may run", "created", "last used", "state"), rows, empty="No keys."
-        )
+        columns = ("key", "name", "scope", "may run", "may store", "created", "last used", "state")
+        print_table(columns, rows, empty="No keys.")
 
 
-@key.command(epilog="Example: trtfarm key limit 3f9a6c0b12de --max-running 4")
+@key.command(epilog="Example: trtfarm key limit 3f9a6c0b12de --max-running 4 --max-bytes 200GiB")
 def limit(
     key_id: Annotated[str, typer.Argument(help="As `key list` shows it.")],
     max_running: Annotated[
         int | None, typer.Option(min=0, help="How many of its jobs may run at a time; 0 holds them all.")
     ] = None,
-    unlimited: Annotated[bool, typer.Option("--unlimited", help="Any number.")] = False,
+    max_bytes: MaxBytes = None,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="Takes both limits away.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Sets how many jobs of an API key may run at a time; what runs goes on."""
+    """Sets how many jobs of an API key may run at a time, and how much it may upload; what runs goes on."""
     with exits(as_json=as_json):
         from trtfarm.compose.admin import key_repository
 
-        if (max_running is None) is not unlimited:
-            raise InvalidRequestError("Give --max-running or --unlimited.")
+        if (max_running is None and max_bytes is None) is not unlimited:
+            raise InvalidRequestError("Give --max-running, --max-bytes, or --unlimited.")
         with key_repository(config) as keys:
-            keys.limit(key_id, max_running)
+            if unlimited or max_running is not None:
+                keys.limit(key_id, max_running)
+            if unlimited or max_bytes is not None:
+                keys.limit_bytes(key_id, max_bytes)
+            found = next(each for each in keys.all() if each.key_id == key_id)
         if as_json:
-            print_json({"key_id": key_id, "max_running": max_running})
+            limits = {"max_running": found.max_running, "max_bytes": found.max_bytes}
+            print_json({"key_id": key_id, **limits})
         else:
-            many = "any number of jobs" if max_running is None else f"{max_running} jobs"
-            stderr.print(f"Key {key_id} may have {many} running.")
+            jobs = "any number of jobs" if found.max_running is None else f"{found.max_running} jobs"
+            stored = "as much as there is room for" if found.max_bytes is None else size(found.max_bytes)
+            stderr.print(f"Key {key_id} may have {jobs} running, and upload {stored}.")
 
 
 @key.command(epilog="Example: trtfarm key revoke 3f9a6c0b12de")

@@ -124,13 +124,18 @@ def show(order: Name, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: trtfarm order delete detector")
 def delete(order: Name, as_json: Json = False) -> None:
-    """Ends an order; its plans stay, and what was submitted for it goes on."""
+    """Ends an order and its jobs, but for those that others have submitted, too; its plans stay."""
     with exits(as_json=as_json):
-        with_farm(lambda farm: farm.orders.delete(order))
+        done = with_farm(lambda farm: farm.orders.delete(order))
         if as_json:
-            print_json({"order": order, "state": "deleted"})
-        else:
-            stderr.print(f"Order {order} is deleted; its plans stay.", markup=False)
+            print_json({"order": order, "state": "deleted", **done.model_dump(exclude={"name"})})
+            return
+        shared = f", {done.shared} go on for others" if done.shared else ""
+        stderr.print(
+            f"Order {order} is deleted; its plans stay. "
+            f"Jobs: {done.ended} cancelled, {done.asked} being cancelled{shared}.",
+            markup=False,
+        )
 
 
 @app.command(epilog="Example: trtfarm order report detector --runtime tensorrt-11.4 --against tensorrt-10.16")
@@ -171,6 +176,7 @@ def _print(view: OrderView, *, as_json: bool) -> None:
             "plans": f"{coverage.covered}/{coverage.wanted}, {coverage.refused} refused, "
             f"{coverage.live} under way, {coverage.holes} holes",
             "problem": view.problem and f"[{view.problem.code}] {view.problem.message}",
+            "hint": view.problem and view.problem.hint,
         }
     )
     rows = [
@@ -204,6 +210,8 @@ def _print_report(found: RolloutReport) -> None:
     ]  # fmt: skip
     columns = ("gpu", "runtime", "before", "config", "", "GPU compute, mean", "")
     print_table(columns, rows, empty="The order has no targets.")
+    if found.problem is not None:
+        stderr.print(f"[{found.problem.code}] {found.problem.message}", markup=False)
     stderr.print(", ".join(f"{count} {verdict}" for verdict, count in found.counts.items()), markup=False)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from rich.text import Text
 
 from trtfarm.contract.text import visible, visible_in_json
 from trtfarm.errors import TrtFarmError
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?((?P<unit>[KMGT]?)(iB|B)?)", re.IGNORECASE)
 
 
 class PlainConsole(Console):
@@ -100,6 +103,14 @@ def print_fields(fields: dict[str, object]) -> None:
             say(f"{name:<{width}}  {first}")
             for line in more:  # below it, so that it cannot be taken for a field
                 say(f"{'':<{width}}  {line}")
+
+
+def size_bytes(text: str) -> int:
+    """Of ``50GiB``, ``1.5T`` or a plain number: 1 K is 1024. Raises ValueError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write it as 50GiB.")
+    return int(float(match["number"]) * 1024 ** "BKMGT".index((match["unit"] or "B").upper()))
 
 
 def size(size_bytes: int) -> str:

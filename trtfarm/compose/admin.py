@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,21 @@ def upgrade_database(config: Path | None) -> tuple[str | None, str]:
     """The schema's revision before and after."""
     with _database(config) as database:
         return schema.upgrade(database)
+
+
+def make_roles(config: Path | None, prefix: str, passwords: Mapping[str, str]) -> Sequence[str]:
+    """Makes the farm's roles in PostgreSQL, connected as an administrator; returns their names."""
+    from trtfarm_db import roles
+
+    with _database(config) as database, database.transaction() as connection:
+        return roles.make(connection, prefix, passwords)
+
+
+def roles_script(config: Path | None, prefix: str) -> str:
+    """The same as SQL for psql; connects to nothing."""
+    from trtfarm_db import roles
+
+    return roles.script(prefix, ApiSettings.load(config).database)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ class Home:
             ConfigurationError: another user may change what is in them.
         """
         for folder in (self.path, self.artifacts, self.staging, self.path / "scratch"):
-            private_folder(folder)
+            private_folder(folder, "TRTFARM_HOME")
         for suffix in ("", "-wal", "-shm"):
             path = self.path / f"farm.sqlite{suffix}"
             if not suffix or path.exists():

@@ -76,7 +76,7 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
         schema.require_current(database)
         if server.requires_keys:
             _require_a_key(database, server.host)
-        private_folder(server.staging)
+        private_folder(server.staging, "server.staging")
         store = ArtifactStore.open(settings.store)
         bell = CeleryBell(celery_app(settings.redis.url.get_secret_value()))
         stack.callback(bell.close)

@@ -122,6 +122,18 @@ class OrderList(Value):
     orders: tuple[OrderView, ...]
 
 
+class DeletedOrderView(Value):
+    """What became of its jobs: ``ended`` were queued; ``asked`` run, and end within seconds.
+
+    ``shared``: jobs that go on, as others have submitted them, too.
+    """
+
+    name: str
+    ended: int
+    asked: int
+    shared: int
+
+
 class Verdict(StrEnum):
     """What a new TensorRT version means for one target, beside the plan of an older version.
 
@@ -156,12 +168,16 @@ class RolloutRow(Value):
 
 
 class RolloutReport(Value):
-    """Plans of each newest TensorRT version beside those of the version before. Nothing is switched by it."""
+    """Plans of each newest TensorRT version beside those of the version before. Nothing is switched by it.
+
+    ``problem``: as of the order.
+    """
 
     order: str
     digest: Digest
     counts: dict[Verdict, int]
     rows: tuple[RolloutRow, ...]
+    problem: ErrorView | None = None
 
 
 def verdict(before_ms: float | None, now_ms: float | None) -> tuple[Verdict, float | None]:

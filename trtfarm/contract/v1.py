@@ -202,6 +202,12 @@ class PriorityRequest(Value):
     priority: Priority
 
 
+class CancelledJobView(JobView):
+    """The job as it is now. ``others``: participants that it goes on for; 0: it ends."""
+
+    others: int
+
+
 class CancelRequest(Value):
     """Which queued jobs to cancel: the caller's own, or with scope admin ``everyones``."""
 
@@ -211,9 +217,10 @@ class CancelRequest(Value):
 
 
 class CancelledView(Value):
-    """``more``: there may be others; ask again."""
+    """``shared``: jobs that go on, as others have submitted them, too. ``more``: ask again."""
 
     cancelled: int
+    shared: int
     more: bool
 
 
@@ -271,12 +278,16 @@ class FleetView(Value):
 
 
 class KeyView(Value):
-    """``max_running``: how many of its jobs may run at a time; None: no limit."""
+    """``max_running``: how many of its jobs may run at a time; None: no limit.
+
+    ``max_bytes``: of what it has uploaded and announced; None: no limit of its own.
+    """
 
     key_id: str
     name: str
     scope: Scope
     max_running: int | None
+    max_bytes: int | None
     created_at: AwareDatetime
     last_used_at: AwareDatetime | None
     revoked_at: AwareDatetime | None

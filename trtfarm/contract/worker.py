@@ -10,7 +10,7 @@ from trtfarm.contract.value import Value
 class Pause(StrEnum):
     """Why a slot claims nothing although it could."""
 
-    CRASHES = "crashes"  # several jobs in a row brought its child down
+    CRASHES = "crashes"  # jobs brought its child down, and so did a build of the worker's own
     DISK = "disk"  # its scratch folder is nearly full
     SPOOL = "spool"  # too much finished work waits to be handed in
 

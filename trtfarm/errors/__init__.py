@@ -33,6 +33,7 @@ from trtfarm.errors.farm import (
     IncompatibleFarmError,
     KeyRevokedError,
     LocalFileError,
+    QuotaExceededError,
     ScopeMissingError,
     UnavailableError,
 )
@@ -134,6 +135,7 @@ __all__ = [
     "OptionUnsupportedError",
     "ProfileInvalidError",
     "ProfileRequiredError",
+    "QuotaExceededError",
     "RangeUnsatisfiableError",
     "ResourceLimitError",
     "ScopeMissingError",

@@ -29,6 +29,12 @@ class ScopeMissingError(AuthError):
     code = "SCOPE_MISSING"
 
 
+class QuotaExceededError(TrtFarmError):
+    """That is more than one submitter may have."""
+
+    code = "QUOTA_EXCEEDED"
+
+
 class UnavailableError(TrtFarmError):
     """A part of the farm cannot be reached just now; try again."""
 

@@ -19,6 +19,8 @@ from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.triton import TritonModel
 from trtfarm.contract.v1 import (
     BenchmarkPage,
+    CancelledJobView,
+    CancelledView,
     CancelRequest,
     FleetView,
     JobPage,
@@ -134,11 +136,15 @@ class AsyncFarmClient:
     def as_completed(self, jobs: Iterable[Job]) -> AsyncIterator[JobView]:
         return self._runner.each(follow.as_completed(jobs))
 
-    async def cancel(self, job: Job) -> JobView:
-        return await self._run(calls.cancel(job))
+    async def cancel(self, job: Job, *, everyones: bool = False) -> CancelledJobView:
+        """Withdraws this caller's submission; the job ends if nobody else has submitted it.
 
-    async def cancel_queued(self, request: CancelRequest) -> int:
-        """Cancels queued jobs of this caller, or of everyone; returns how many it were."""
+        ``everyones``: it ends whoever else waits for it; needs scope admin.
+        """
+        return await self._run(calls.cancel(job, everyones=everyones))
+
+    async def cancel_queued(self, request: CancelRequest) -> CancelledView:
+        """As ``cancel``, for queued jobs of this caller, or of everyone."""
         return await self._run(calls.cancel_queued(request))
 
     async def prioritize(self, job: Job, priority: int) -> JobView:

@@ -16,6 +16,7 @@ from trtfarm.contract.resolve import ResolveRequest, ResolveView
 from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.v1 import (
     BenchmarkPage,
+    CancelledJobView,
     CancelledView,
     CancelRequest,
     FleetView,
@@ -143,17 +144,20 @@ def jobs(*, states: tuple[JobState, ...] = (), limit: int = 50, **filters: str |
     return page
 
 
-def cancel(which: Job) -> Flow[JobView]:
-    return _job(which, "POST", "/cancel")
+def cancel(which: Job, *, everyones: bool = False) -> Flow[CancelledJobView]:
+    params = {"everyones": True} if everyones else None
+    found = yield from view(CancelledJobView, "POST", f"/v1/jobs/{job_id(which)}/cancel", params=params)
+    asked.job(which, found)
+    return found
 
 
-def cancel_queued(which: CancelRequest) -> Flow[int]:
+def cancel_queued(which: CancelRequest) -> Flow[CancelledView]:
     body = which.model_dump(mode="json", exclude_defaults=True)
-    cancelled, more = 0, True
+    cancelled, shared, more = 0, 0, True
     while more:
         answer = yield from view(CancelledView, "POST", "/v1/jobs/cancel", json=body)
-        cancelled, more = cancelled + answer.cancelled, answer.more
-    return cancelled
+        cancelled, shared, more = cancelled + answer.cancelled, shared + answer.shared, answer.more
+    return CancelledView(cancelled=cancelled, shared=shared, more=False)
 
 
 def prioritize(which: Job, priority: int) -> Flow[JobView]:

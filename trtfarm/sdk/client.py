@@ -19,6 +19,8 @@ from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.triton import TritonModel
 from trtfarm.contract.v1 import (
     BenchmarkPage,
+    CancelledJobView,
+    CancelledView,
     CancelRequest,
     FleetView,
     JobPage,
@@ -162,11 +164,15 @@ class FarmClient:
         """Each job once, as it ends."""
         return self._runner.each(follow.as_completed(jobs))
 
-    def cancel(self, job: Job) -> JobView:
-        return self._run(calls.cancel(job))
+    def cancel(self, job: Job, *, everyones: bool = False) -> CancelledJobView:
+        """Withdraws this caller's submission; the job ends if nobody else has submitted it.
 
-    def cancel_queued(self, request: CancelRequest) -> int:
-        """Cancels queued jobs of this caller, or of everyone; returns how many it were."""
+        ``everyones``: it ends whoever else waits for it; needs scope admin.
+        """
+        return self._run(calls.cancel(job, everyones=everyones))
+
+    def cancel_queued(self, request: CancelRequest) -> CancelledView:
+        """As ``cancel``, for queued jobs of this caller, or of everyone."""
         return self._run(calls.cancel_queued(request))
 
     def prioritize(self, job: Job, priority: int) -> JobView:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from trtfarm.contract.order import OrderList, OrderRequest, OrderView, RolloutReport
+from trtfarm.contract.order import DeletedOrderView, OrderList, OrderRequest, OrderView, RolloutReport
 from trtfarm.sdk import asked
-from trtfarm.sdk.calls import request as call
 from trtfarm.sdk.calls import view
 from trtfarm.sdk.flow import Flow
 from trtfarm.sdk.running import AsyncRunner, Runner
@@ -28,8 +27,8 @@ def get(order: str, *, check: bool = False) -> Flow[OrderView]:
     return found
 
 
-def delete(order: str) -> Flow[None]:
-    yield from call("DELETE", f"/v1/orders/{order}")
+def delete(order: str) -> Flow[DeletedOrderView]:
+    return view(DeletedOrderView, "DELETE", f"/v1/orders/{order}")
 
 
 def report(order: str, *, runtime: str | None = None, against: str | None = None) -> Flow[RolloutReport]:
@@ -54,9 +53,9 @@ class Orders:
         """With every cell; ``check`` looks for every plan's bytes in the store."""
         return self._run(get(order, check=check))
 
-    def delete(self, order: str) -> None:
-        """Its plans stay, and what was submitted for it goes on."""
-        self._run(delete(order))
+    def delete(self, order: str) -> DeletedOrderView:
+        """Its plans stay; its jobs end, but for those that others have submitted as well."""
+        return self._run(delete(order))
 
     def report(self, order: str, *, runtime: str | None = None, against: str | None = None) -> RolloutReport:
         """A new TensorRT version beside the one before."""
@@ -78,8 +77,8 @@ class AsyncOrders:
     async def get(self, order: str, *, check: bool = False) -> OrderView:
         return await self._run(get(order, check=check))
 
-    async def delete(self, order: str) -> None:
-        await self._run(delete(order))
+    async def delete(self, order: str) -> DeletedOrderView:
+        return await self._run(delete(order))
 
     async def report(
         self, order: str, *, runtime: str | None = None, against: str | None = None

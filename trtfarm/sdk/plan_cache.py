@@ -56,7 +56,7 @@ class PlanCache:
 
     @cached_property
     def _root(self) -> Path:
-        return private_folder(self._folder)
+        return private_folder(self._folder, "TRTFARM_HOME")
 
     @property
     def _plans(self) -> Path:

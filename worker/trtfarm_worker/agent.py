@@ -38,7 +38,7 @@ from trtfarm_worker.child.process import GpuHold, TensorRTChild
 from trtfarm_worker.delivery import Delivery
 from trtfarm_worker.model_cache import ModelCache
 from trtfarm_worker.outbox import Outbox
-from trtfarm_worker.pauses import Breaker, Room
+from trtfarm_worker.pauses import WHY, Bearing, Breaker, Room
 from trtfarm_worker.probe import Probe
 from trtfarm_worker.settings import WorkerSettings
 from trtfarm_worker.spool import Spool
@@ -51,11 +51,6 @@ _GRACE_POLL_SECONDS = 0.2
 _PAUSE_LOOK_SECONDS = 1.0
 _NEWS_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
-_WHY = {
-    Pause.CRASHES: "jobs brought its child down, and so did a build of the worker's own",
-    Pause.DISK: "its scratch folder has less than worker.scratch_reserve_bytes left",
-    Pause.SPOOL: "more than worker.spool_bytes of finished work wait to be handed in",
-}
 
 
 class Agent:
@@ -104,7 +99,7 @@ class Agent:
                 scratch folder cannot be written, or others may write into it.
             DatabaseUnavailableError: the farm's database does not answer.
         """
-        private_folder(self._settings.scratch)
+        private_folder(self._settings.scratch, "worker.scratch")
         end_orphans()
         remove_litter(self._settings.scratch / "boxes")
         device = self._take_gpu()
@@ -277,8 +272,10 @@ class Agent:
                 continue
             claim = self._claim(workshop)
             if claim is None:
-                self._warm(child)
-                self._wait_for_ring(seen)
+                if self._warm(child):
+                    self._wait_for_ring(seen)
+                else:
+                    breaker.record("", Bearing.BROKEN)
                 continue
             try:
                 reach("worker.after_claim")
@@ -324,7 +321,7 @@ class Agent:
                 _log.info("slot %d goes on", number)
             else:
                 self._paused[number] = reason
-                _log.warning("slot %d claims nothing: %s", number, _WHY[reason])
+                _log.warning("slot %d claims nothing: %s", number, WHY[reason])
             self._changed.notify_all()
         self._news.set()
         return reason is not None
@@ -362,11 +359,13 @@ class Agent:
         return claim
 
     @staticmethod
-    def _warm(child: TensorRTChild) -> None:
+    def _warm(child: TensorRTChild) -> bool:
         try:
             child.warm()
-        except ConfigurationError as error:
+        except (ConfigurationError, OSError) as error:
             _log.warning("a new TensorRT child does not start: %s", error)
+            return False
+        return True
 
     def _wait_for_ring(self, seen: int) -> None:
         with self._changed:

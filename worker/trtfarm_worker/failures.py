@@ -20,7 +20,7 @@ CANCELLED = ErrorView(code="CANCELLED", message="The job was cancelled.")
 
 
 def of_farm(error: TrtFarmError) -> AttemptFailure:
-    view = ErrorView(code=error.code, message=error.message, hint=error.hint)
+    view = ErrorView(code=error.code, message=error.message, hint=error.hint, details=error.details)
     if isinstance(error, NotFoundError | BlobCorruptError):
         view = ErrorView(
             code="INPUT_LOST",

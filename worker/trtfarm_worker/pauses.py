@@ -12,6 +12,11 @@ from trtfarm_worker.outbox import Outbox
 from trtfarm_worker.settings import WorkerSettings
 
 _LONGEST_SECONDS = 1800.0
+WHY = {
+    Pause.CRASHES: "jobs brought its child down, and so did a build of the worker's own",
+    Pause.DISK: "its scratch folder has less than worker.scratch_reserve_bytes left",
+    Pause.SPOOL: "more than worker.spool_bytes of finished work wait to be handed in",
+}
 
 
 class Bearing(Enum):

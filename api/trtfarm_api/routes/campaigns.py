@@ -65,8 +65,7 @@ def fill_campaign(
 @router.post("/campaigns/{campaign}/cancel")
 def cancel_campaign(campaign: Name, principal: Submitter, campaigns: CampaignsDep) -> CancelView:
     """Ends its jobs, but for those that others have submitted as well."""
-    del principal
-    return campaigns.cancel(campaign)
+    return campaigns.cancel(campaign, principal)
 
 
 @router.get("/coverage", dependencies=[scoped(Scope.READ)])

@@ -12,6 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from trtfarm.contract.jobs import JobState, Scope
 from trtfarm.contract.names import ModelReference
 from trtfarm.contract.v1 import (
+    CancelledJobView,
     CancelledView,
     CancelRequest,
     JobEvent,
@@ -32,6 +33,7 @@ from trtfarm_api.paging import Cursor, Limit, next_cursor
 from trtfarm_api.services import SubmissionsDep
 from trtfarm_api.services.fitting import fitting
 from trtfarm_db.repositories import events
+from trtfarm_db.repositories.cancelling import CancelRepository
 from trtfarm_db.repositories.events import Pulse
 from trtfarm_db.repositories.jobs import JobRepository
 from trtfarm_db.repositories.names import NameRepository
@@ -88,34 +90,48 @@ def get_job(job_id: str, farm: FarmDep) -> JobView:
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: str, principal: Submitter, farm: FarmDep) -> JobView:
-    """A queued job ends here; a running one when its worker hears of it, within seconds."""
-    del principal
+def cancel_job(
+    job_id: str,
+    principal: Submitter,
+    farm: FarmDep,
+    everyones: Annotated[bool, Query(description="Though others want it; needs scope admin.")] = False,
+) -> CancelledJobView:
+    """Withdraws the caller's submission of a job, which ends if nobody else has submitted it.
+
+    A queued job ends here; a running one when its worker hears of it, within seconds.
+    """
+    if everyones:
+        principal.require(Scope.ADMIN)
     with farm.database.transaction() as connection:
-        job = JobRepository(connection).cancel(job_id)
+        jobs, others = JobRepository(connection), 0
+        if everyones:
+            job = jobs.cancel(job_id)
+        else:
+            job, others = jobs.withdraw(job_id, principal.name)
         reach("api.before_cancel_commit")
-    return job
+    return CancelledJobView.model_validate({**dict(job), "others": others})
 
 
 @router.post("/cancel")
 def cancel_queued_jobs(request: CancelRequest, principal: Submitter, farm: FarmDep) -> CancelledView:
-    """Cancels queued jobs that the caller has submitted, oldest first, some hundreds at a time."""
+    """Withdraws the caller from queued jobs, oldest first, some hundreds at a time."""
     if request.everyones:
         principal.require(Scope.ADMIN)
     whose = None if request.everyones else principal.name
     with farm.database.transaction() as connection:
-        cancelled = JobRepository(connection).cancel_queued(
+        done = CancelRepository(connection).queued(
             principal=whose, model=request.model, gpu=request.gpu, limit=_CANCELLED_AT_ONCE
         )
-    return CancelledView(cancelled=cancelled, more=cancelled == _CANCELLED_AT_ONCE)
+    ended, shared = len(done.ended), len(done.shared)
+    return CancelledView(cancelled=ended, shared=shared, more=ended + shared == _CANCELLED_AT_ONCE)
 
 
 @router.post("/{job_id}/prioritize")
 def prioritize_job(job_id: str, request: PriorityRequest, principal: Submitter, farm: FarmDep) -> JobView:
-    """Another priority for a job that waits."""
-    del principal
+    """Another priority for a job of the caller that waits; with scope admin, for anyone's."""
+    whose = None if principal.scope.includes(Scope.ADMIN) else principal.name
     with farm.database.transaction() as connection:
-        return JobRepository(connection).prioritize(job_id, request.priority)
+        return JobRepository(connection).prioritize(job_id, request.priority, whose)
 
 
 @router.post("/{job_id}/retry", status_code=201)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from trtfarm.contract.jobs import Scope
-from trtfarm.contract.order import OrderList, OrderRequest, OrderView, RolloutReport
+from trtfarm.contract.order import DeletedOrderView, OrderList, OrderRequest, OrderView, RolloutReport
 from trtfarm.contract.target import Runtime
 from trtfarm_api.auth import Submitter, scoped
 from trtfarm_api.documents import DocumentRoute
@@ -48,11 +48,10 @@ def get_order(
     return orders.get(order, check=check)
 
 
-@router.delete("/{order}", status_code=204)
-def delete_order(order: Name, principal: Submitter, orders: OrdersDep) -> None:
-    """Its plans stay, and what was submitted for it goes on."""
-    del principal
-    orders.remove(order)
+@router.delete("/{order}")
+def delete_order(order: Name, principal: Submitter, orders: OrdersDep) -> DeletedOrderView:
+    """Its plans stay; its jobs end, but for those that others have submitted as well."""
+    return orders.remove(order, principal)
 
 
 @router.get("/{order}/report", dependencies=[scoped(Scope.READ)])

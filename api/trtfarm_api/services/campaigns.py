@@ -28,10 +28,13 @@ from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import Target
 from trtfarm.contract.v1 import ErrorView
 from trtfarm.errors import InvalidRequestError, TargetUnavailableError, TrtFarmError, from_code
+from trtfarm_api.auth import Principal
 from trtfarm_api.farm import Farm
+from trtfarm_api.services.ownership import require_own
 from trtfarm_api.services.submissions import SubmissionService, check_spec
-from trtfarm_db.repositories.batches import BatchRepository, CampaignCaller
+from trtfarm_db.repositories.batches import BatchCaller, BatchRepository
 from trtfarm_db.repositories.campaigns import CampaignRepository, CampaignRow, Wanted
+from trtfarm_db.repositories.cancelling import CancelRepository
 from trtfarm_db.repositories.jobs import NewJob
 
 if TYPE_CHECKING:
@@ -72,17 +75,25 @@ class CampaignService:
         request = row.request.model_copy(update={"retry_failed": retry_failed})
         return self._submit(resume, cells, request, principal)
 
-    def cancel(self, name: str) -> CancelView:
-        """Ends the campaign's jobs, but for those that others have submitted as well."""
+    def cancel(self, name: str, principal: Principal) -> CancelView:
+        """Ends the campaign's jobs, but for those that others have submitted as well.
+
+        Raises:
+            NotFoundError.
+            ScopeMissingError: the campaign is not theirs.
+        """
         with self._farm.database.transaction() as connection:
             campaigns = CampaignRepository(connection)
             row = campaigns.find(name)
+            require_own(principal, row.principal, f"campaign {row.name}")
             campaigns.lock(row.campaign_id, cancelled=True)
-            keys = [cell.build_key for cell in campaigns.wanted(row.campaign_id)]
-            cancelled = BatchRepository(connection).cancel(keys, row.campaign_id)
+            cancelled = CancelRepository(connection).withdraw_all(row.campaign_id)
             answer = view(campaigns.find(row.campaign_id), campaigns.cells(row.campaign_id))
         return CancelView(
-            campaign=answer, ended=cancelled.ended, asked=cancelled.asked, shared=cancelled.shared
+            campaign=answer,
+            ended=len(cancelled.ended),
+            asked=len(cancelled.asked),
+            shared=len(cancelled.shared),
         )
 
     def get(self, name: str, *, check: bool = False) -> CampaignView:
@@ -177,7 +188,7 @@ class CampaignService:
             campaign_id = enter(connection)
             dispositions = BatchRepository(connection).submit(
                 list(jobs.values()),
-                CampaignCaller(principal, campaign_id),
+                BatchCaller(principal, campaign_id),
                 distrusted=distrusted,
                 retry_refused=request.retry_failed,
             )

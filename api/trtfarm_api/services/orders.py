@@ -10,15 +10,26 @@ from collections.abc import Iterator, Sequence
 from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.campaign import CellPlan, CellState, Coverage
 from trtfarm.contract.jobs import Disposition
-from trtfarm.contract.order import OrderBenchmark, OrderCell, OrderList, OrderRequest, OrderView
+from trtfarm.contract.order import (
+    DeletedOrderView,
+    OrderBenchmark,
+    OrderCell,
+    OrderList,
+    OrderRequest,
+    OrderView,
+)
 from trtfarm.contract.target import Runtime
 from trtfarm.errors import TrtFarmError
+from trtfarm_api.auth import Principal
 from trtfarm_api.farm import Farm
+from trtfarm_api.services.ownership import require_own
 from trtfarm_api.services.standing import Bench, Cell, Survey, Surveyor
 from trtfarm_api.services.submissions import SubmissionService
-from trtfarm_db.repositories.batches import BatchRepository, CampaignCaller
+from trtfarm_db.repositories.batches import BatchCaller, BatchRepository
+from trtfarm_db.repositories.cancelling import CancelRepository
 from trtfarm_db.repositories.jobs import NewJob
 from trtfarm_db.repositories.orders import OrderRepository, OrderRow
+from trtfarm_db.repositories.participants import ParticipantRepository
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +68,25 @@ class OrderService:
             orders=tuple(self._view(row, self.surveyor.survey(row), cells=False) for row in rows)
         )
 
-    def remove(self, name: str) -> None:
-        """What was submitted for it goes on. Raises NotFoundError."""
+    def remove(self, name: str, principal: Principal) -> DeletedOrderView:
+        """Ends the order's jobs, but for those that others have submitted as well; its plans stay.
+
+        Raises:
+            NotFoundError.
+            ScopeMissingError: the order is not theirs.
+        """
         with self._farm.database.transaction() as connection:
-            OrderRepository(connection).remove(name)
+            orders = OrderRepository(connection)
+            row = orders.find(name)
+            require_own(principal, row.principal, f"order {row.request.name}")
+            orders.remove(row.order_id)
+            cancelled = CancelRepository(connection).withdraw_all(row.order_id)
+        return DeletedOrderView(
+            name=row.request.name,
+            ended=len(cancelled.ended),
+            asked=len(cancelled.asked),
+            shared=len(cancelled.shared),
+        )
 
     def reconcile(self, *, check: bool) -> int:
         """Submits what is missing of every order, if nobody else is doing so; how many jobs that made.
@@ -80,17 +106,16 @@ class OrderService:
 
     def _reconcile(self, row: OrderRow, *, check: bool) -> int:
         survey = self.surveyor.survey(row, check=check)
-        jobs = [
-            NewJob(cell.spec, row.request.priority, row.request.timeout_seconds)
-            for cell in survey.cells
-            if cell.due
-        ]
-        jobs += [bench.new for cell in survey.cells for bench in cell.benches if bench.due]
+        jobs = [] if row.revoked else self._wanted(row, survey)
         lost = {cell.known.job_id for cell in survey.cells if cell.state is CellState.LOST and cell.known}
         with self._farm.database.transaction() as connection:
-            did = BatchRepository(connection).submit(jobs, CampaignCaller(row.principal), distrusted=lost)
+            did = BatchRepository(connection).submit(
+                jobs, BatchCaller(row.principal, row.order_id), distrusted=lost
+            )
             if jobs or row.reconciled_at is None or survey.problem != row.problem:
                 OrderRepository(connection).reconciled(row.order_id, survey.problem)
+        if survey.problem != row.problem and survey.problem is not None:
+            _log.warning("order %s: %s", row.request.name, survey.problem.message)
         created = [job for job in jobs if did.get(job.key) is Disposition.CREATED]
         if created:
             self._farm.metrics.submissions.labels(Disposition.CREATED).inc(len(created))
@@ -98,6 +123,21 @@ class OrderService:
         for queue in dict.fromkeys(job.queue for job in created):
             self._farm.bell.ring(queue)
         return len(created)
+
+    def _wanted(self, row: OrderRow, survey: Survey) -> list[NewJob]:
+        """What is missing, and what others have submitted: the order waits for that as well as they."""
+        request = row.request
+        builds = [
+            (cell.due, cell.known, NewJob(cell.spec, request.priority, request.timeout_seconds))
+            for cell in survey.cells
+        ]
+        measures = [(each.due, each.known, each.new) for cell in survey.cells for each in cell.benches]
+        wanted = [*builds, *measures]
+        live = [known.job_id for _, known, _ in wanted if known is not None and known.live]
+        with self._farm.database.transaction() as connection:
+            mine = ParticipantRepository(connection).submitted_for(row.order_id, live) if live else set()
+        others = set(live) - mine
+        return [new for due, known, new in wanted if due or (known is not None and known.job_id in others)]
 
     @contextlib.contextmanager
     def _leading(self) -> Iterator[bool]:

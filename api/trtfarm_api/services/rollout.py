@@ -67,6 +67,7 @@ def report(
         digest=survey.digest,
         counts=dict(Counter(each.verdict for each in rows)),
         rows=tuple(rows),
+        problem=survey.problem,
     )
 
 

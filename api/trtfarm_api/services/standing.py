@@ -16,7 +16,7 @@ from trtfarm.contract.order import Measured, OrderRequest
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import Runtime, Target, parse_capability
 from trtfarm.contract.v1 import ErrorView, PlanView
-from trtfarm.errors import InvalidRequestError, TrtFarmError, UnknownGpuError
+from trtfarm.errors import InvalidRequestError, KeyRevokedError, TrtFarmError, UnknownGpuError
 from trtfarm_api.farm import Farm
 from trtfarm_api.services.submissions import SubmissionService, check_spec
 from trtfarm_api.services.targets import runtime_fits
@@ -89,6 +89,10 @@ class Surveyor:
 
     def survey(self, row: OrderRow, *, check: bool = False) -> Survey:
         """``check``: look for every plan's bytes in the store."""
+        survey = self._survey(row, check=check)
+        return replace(survey, problem=_told(_revoked(row))) if row.revoked else survey
+
+    def _survey(self, row: OrderRow, *, check: bool) -> Survey:
         try:
             digest = self._submissions.digest(row.request.model)
             model = self._submissions.model(digest)
@@ -162,6 +166,13 @@ def measuring_gpus(target: Target, fleet: Served, catalogue: Catalogue) -> list[
         if (runtime, platform) == (target.runtime, target.platform) and parse_capability(gpu) is None
     }
     return sorted(gpu for gpu in products if _capability(gpu, catalogue) == target.compute_capability)
+
+
+def _revoked(row: OrderRow) -> KeyRevokedError:
+    return KeyRevokedError(
+        f"The key {row.principal} that declared the order was revoked; nothing is submitted for it.",
+        hint="Declare it again with another key, which then answers for it: trtfarm order create.",
+    )
 
 
 def _targets(

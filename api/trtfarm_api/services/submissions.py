@@ -136,8 +136,10 @@ class SubmissionService:
                 jobs = JobRepository(connection)
                 found = jobs.find_by_key(new.key)
                 if found is not None and not found.state.terminal:
-                    jobs.add_submission(caller, found.job_id, Disposition.JOINED)
-                    return SubmissionView(disposition=Disposition.JOINED, job=found)
+                    joined = jobs.join(caller, found.job_id)
+                    if joined is not None:
+                        return SubmissionView(disposition=Disposition.JOINED, job=joined)
+                    continue  # it has ended since: look again
                 if found is not None and reuse and found.job_id != distrusted:
                     return found
                 job = jobs.create(new, caller.principal)

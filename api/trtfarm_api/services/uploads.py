@@ -35,6 +35,7 @@ from trtfarm.failpoints import reach
 from trtfarm.inspection.sniff import sniff
 from trtfarm_api import space
 from trtfarm_api.farm import Farm
+from trtfarm_api.services.admission import Admission, Need, needed
 from trtfarm_api.turns import Turns
 from trtfarm_db.repositories.artifacts import (
     REMOVALS,
@@ -64,6 +65,7 @@ class UploadService:
         self._inspecting = Turns(processes, waiting=_WAITING, abandon=True)  # closing the pool ends them
         self._publishing = Turns(_PUBLISHED_AT_ONCE, waiting=_WAITING)
         self._writing = CapacityLimiter(_WRITTEN_AT_ONCE)
+        self._admission = Admission(farm)
 
     def create(self, request: UploadRequest, principal: str) -> tuple[UploadView, bool]:
         """Announces a file: (where to go on, whether this is a new upload).
@@ -72,6 +74,7 @@ class UploadService:
 
         Raises:
             UploadTooLargeError, StorageFullError.
+            QuotaExceededError: the caller has announced, or brought, as much as it may.
             ExternalDataMissingError: a model's external data must be uploaded before it.
             ExternalDataPathError: two files of one name.
         """
@@ -81,19 +84,24 @@ class UploadService:
                 f"{request.size_bytes} bytes are more than {self._farm.settings.max_upload_bytes}."
             )
         self._check_external_data(request)
+        here = self._is_here(request)
         with self._farm.database.transaction() as connection:
             # In one transaction: from here on the open upload keeps its external data from being collected.
             self._keep(ArtifactRepository(connection), request)
             uploads = UploadRepository(connection)
             open_id = uploads.find_open(request, principal)
+            if open_id is None:
+                # Before it is noted: what was refused takes nobody's room.
+                self._admission.check(uploads, request, principal, here=here)
             upload_id = open_id or uploads.create(request, principal)
-        if self._is_here(request):
+        if here:
             with self._farm.database.transaction() as connection:
                 UploadRepository(connection).complete(upload_id)
             self._path(upload_id).unlink(missing_ok=True)
             return self._view(upload_id, request, complete=True), open_id is None
         view = self._view(upload_id, request, complete=False)
-        self._check_space(request, view.offset)
+        if open_id is not None:
+            self._check_space(request, view.offset)
         return view, open_id is None
 
     def get(self, upload_id: str, principal: str) -> UploadView:
@@ -277,10 +285,7 @@ class UploadService:
                 )
 
     def _check_space(self, request: UploadRequest, offset: int) -> None:
-        """A whole file lies in staging and in the store for a moment."""
-        needs = {self._farm.settings.staging: request.size_bytes - offset}
-        if self._farm.store.folder is not None:
-            needs[self._farm.store.folder] = request.size_bytes
+        needs = needed(self._farm, [Need(request.size_bytes - offset, request.size_bytes)])
         space.require(needs, self._farm.settings.disk_reserve_bytes)
 
     @contextlib.contextmanager

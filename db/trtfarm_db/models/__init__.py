@@ -1,9 +1,9 @@
 """Tables. Rows never leave trtfarm_db: repositories take and return values of the contract."""
 
-from trtfarm_db.models.artifacts import Artifact, ArtifactState, Model, ModelFile, Plan, Upload
+from trtfarm_db.models.artifacts import Artifact, ArtifactState, Model, ModelFile, Plan, Upload, UploadedFile
 from trtfarm_db.models.campaigns import Campaign, CampaignCell
 from trtfarm_db.models.gpu import Benchmark, TimingCache
-from trtfarm_db.models.jobs import Attempt, Job, JobEvent, JobInput, Submission
+from trtfarm_db.models.jobs import Attempt, Job, JobEvent, JobInput, QuotaMember, Submission
 from trtfarm_db.models.names import ModelTag, ModelTagMove
 from trtfarm_db.models.orders import Order
 from trtfarm_db.models.workers import ApiKey, Worker
@@ -25,8 +25,10 @@ __all__ = [
     "ModelTagMove",
     "Order",
     "Plan",
+    "QuotaMember",
     "Submission",
     "TimingCache",
     "Upload",
+    "UploadedFile",
     "Worker",
 ]

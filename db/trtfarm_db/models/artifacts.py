@@ -102,6 +102,15 @@ class Plan(Base):
     )
 
 
+class UploadedFile(Base):
+    """Who has brought a blob: each submitter whose upload of it was accepted."""
+
+    __tablename__ = "uploaded_files"
+
+    principal: Mapped[str] = mapped_column(String(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(_DIGEST, primary_key=True)
+
+
 class Upload(Base):
     """A file on its way in. The bytes received so far lie in the API's staging folder.
 

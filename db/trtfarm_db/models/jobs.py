@@ -31,8 +31,10 @@ _SUCCEEDED = text("state = 'succeeded'")
 class Job(Base):
     """One unit of work. ``fence`` only grows; what carries an older one has no effect.
 
-    ``quota``: the API key against whose limit of running jobs it counts; empty if there is no limit.
-    ``submitter``: the participant that the attempt under way, or else the next one, is charged to.
+    Attributes:
+        quota: the API keys against whose limit of running jobs it counts; empty if one has no limit.
+        submitter: the participant that the attempt under way, or else the next one, is charged to.
+        turn: sorts as the job's id, or as one made when it last crashed.
     """
 
     __tablename__ = "jobs"
@@ -50,6 +52,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(default=0)
     quota: Mapped[str] = mapped_column(String(16), server_default="")
     submitter: Mapped[str] = mapped_column(String(64), server_default=LOCAL)
+    turn: Mapped[str] = mapped_column(_ID, server_default="")
     timeout_seconds: Mapped[float]
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempt: Mapped[int] = mapped_column(default=0)
@@ -80,14 +83,15 @@ class Job(Base):
             "ix_jobs_claim",
             "queue",
             "quota",
+            "crashes",
             text("priority DESC"),
             "id",
             postgresql_where=_QUEUED,
             sqlite_where=_QUEUED,
         ),
-        Index("ix_jobs_oldest", "queue", "quota", "id", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
+        Index("ix_jobs_oldest", "queue", "quota", "turn", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
         # None has lease_expires_at: with PostgreSQL, a renewal would write into every index of its row.
-        Index("ix_jobs_running_quota", "quota", postgresql_where=_RUNNING, sqlite_where=_RUNNING),
+        Index("ix_jobs_running_submitter", "submitter", postgresql_where=_RUNNING, sqlite_where=_RUNNING),
         Index("ix_jobs_model_digest", "model_digest"),
         Index(  # how long jobs of a model took on a target
             "ix_jobs_history_of_model",
@@ -127,7 +131,10 @@ class JobInput(Base):
 
 
 class Submission(Base):
-    """A client's call and what it did; with a campaign, once for each job."""
+    """A client's call and what it did; for a campaign or standing order, once for each job.
+
+    Its principal takes part in a job that it created or joined, until it is withdrawn.
+    """
 
     __tablename__ = "submissions"
 
@@ -135,15 +142,26 @@ class Submission(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     disposition: Mapped[str] = mapped_column(String(16))
     principal: Mapped[str] = mapped_column(String(64))
+    project: Mapped[str] = mapped_column(String(64), server_default="default")
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
-    campaign_id: Mapped[str | None] = mapped_column(_ID)
+    origin_id: Mapped[str | None] = mapped_column(_ID)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+    withdrawn_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     __table_args__ = (
         Index("uq_submissions_idempotency", "principal", "idempotency_key", unique=True),
-        Index("uq_submissions_campaign", "campaign_id", "job_id", unique=True),
+        Index("uq_submissions_origin", "origin_id", "job_id", unique=True),
     )
+
+
+class QuotaMember(Base):
+    """A key of a quota; what jobs count against is a quota of one key, or of all that have submitted them."""
+
+    __tablename__ = "quota_members"
+
+    quota: Mapped[str] = mapped_column(String(16), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
 
 
 class Attempt(Base):

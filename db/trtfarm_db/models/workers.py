@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from trtfarm_db.base import Base, Json, UtcDateTime, db_now
@@ -31,7 +31,10 @@ class Worker(Base):
 
 
 class ApiKey(Base):
-    """Of a key only the SHA-256 of its secret is kept. ``max_running``: of its jobs at a time."""
+    """Of a key only the SHA-256 of its secret is kept.
+
+    ``max_running``: of its jobs at a time. ``max_bytes``: of what it has uploaded and announced.
+    """
 
     __tablename__ = "api_keys"
 
@@ -39,6 +42,7 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(100))
     scope: Mapped[str] = mapped_column(String(16))
     max_running: Mapped[int | None]
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
     secret_hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

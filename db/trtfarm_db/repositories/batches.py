@@ -1,29 +1,27 @@
-"""Many builds at once: what is known of them, submitted and cancelled with a few statements."""
+"""Many builds at once: what is known of them, and submitted with a few statements."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, case, func, insert, select, update
 from uuid_utils import uuid7
 
 from trtfarm.contract.campaign import REFUSALS, CellPlan
-from trtfarm.contract.jobs import LIVE, Disposition, JobState, Outcome
+from trtfarm.contract.jobs import LIVE, Disposition, JobState
 from trtfarm.contract.v1 import ErrorView, Progress
 from trtfarm.errors import ConflictError
-from trtfarm_db.base import db_now, dialect_insert
-from trtfarm_db.models import Artifact, ArtifactState, Attempt, Job, JobEvent, Plan, Submission
+from trtfarm_db.base import dialect_insert, in_batches
+from trtfarm_db.models import Artifact, ArtifactState, Job, JobEvent, Plan, Submission
 from trtfarm_db.models.jobs import _LIVE
-from trtfarm_db.notices import TELL
+from trtfarm_db.repositories.cancelling import tell
 from trtfarm_db.repositories.jobs import NewJob, job_values
+from trtfarm_db.repositories.participants import ParticipantRepository
 from trtfarm_db.repositories.quotas import QuotaRepository
 
-T = TypeVar("T")
-_AT_ONCE = 500  # values of a statement; databases have limits
 _ROUNDS = 5
 
 
@@ -51,20 +49,11 @@ class Known:
 
 
 @dataclass(frozen=True)
-class CampaignCaller:
-    """Who submits, and for which campaign."""
+class BatchCaller:
+    """Who submits, and for which campaign or standing order."""
 
     principal: str
-    campaign_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """Jobs that ended here, that were running and were asked to end, and that others wait for."""
-
-    ended: int
-    asked: int
-    shared: int
+    origin_id: str
 
 
 @cache
@@ -123,7 +112,7 @@ class BatchRepository:
     def known(self, keys: Iterable[str]) -> dict[str, Known]:
         """By build key; those without any job are left out."""
         found = {}
-        for some in _batched(dict.fromkeys(keys)):  # as one query, it would be planned badly
+        for some in in_batches(dict.fromkeys(keys)):  # as one query, it would be planned badly
             for row in self._connection.execute(_known(), {"keys": some}):
                 found[row.build_key] = _read(row)
         return found
@@ -131,7 +120,7 @@ class BatchRepository:
     def submit(
         self,
         wanted: Sequence[NewJob],
-        caller: CampaignCaller,
+        caller: BatchCaller,
         *,
         distrusted: Collection[str] = (),
         retry_refused: bool = False,
@@ -149,39 +138,35 @@ class BatchRepository:
         submitted: dict[str, Disposition] = {}
         quota = QuotaRepository(self._connection).of(caller.principal)
         for _ in range(_ROUNDS):
+            live: dict[str, tuple[Known, NewJob]] = {}
             for key, known in self.known(todo).items():
                 if known.refused and not retry_refused:
                     done[key] = None
                 elif known.live:
-                    done[key] = submitted[known.job_id] = Disposition.JOINED
-                    joined[known.job_id] = (known, todo[key])
+                    live[known.job_id] = (known, todo.pop(key))
                 elif known.state is JobState.SUCCEEDED and known.job_id not in distrusted:
                     done[key] = submitted[known.job_id] = Disposition.REUSED
             todo = {key: new for key, new in todo.items() if key not in done}
             for key, job_id in self._create(todo.values(), caller.principal, quota).items():
                 done[key] = submitted[job_id] = Disposition.CREATED
+            # Last, so that nobody who waits for one of these jobs is waited for in ``_create``.
+            joinable = self._joinable(live)
+            for job_id, (known, new) in live.items():
+                if job_id in joinable:
+                    done[new.key] = submitted[job_id] = Disposition.JOINED
+                    joined[job_id] = (known, new)
+                else:
+                    todo[new.key] = new
             todo = {key: new for key, new in todo.items() if key not in done}
             if not todo:
                 break
-            # Somebody else created it in the meantime: look again and join.
+            # Somebody else created or ended it in the meantime: look again.
         else:
             raise ConflictError("These builds keep changing their state; submit them again.")
         self._raise_priorities(joined)
         self._add_submissions(caller, submitted)
+        ParticipantRepository(self._connection).joined(joined)
         return done
-
-    def cancel(self, keys: Iterable[str], campaign_id: str) -> Cancelled:
-        """Cancels live jobs of these builds that this campaign alone has submitted."""
-        total = Cancelled(0, 0, 0)
-        for some in _batched(dict.fromkeys(keys)):
-            here = self._cancel(some, campaign_id)
-            total = replace(
-                total,
-                ended=total.ended + here.ended,
-                asked=total.asked + here.asked,
-                shared=total.shared + here.shared,
-            )
-        return total
 
     def _create(self, wanted: Iterable[NewJob], principal: str, quota: str) -> dict[str, str]:
         """Job by build key, of those that were not in flight already."""
@@ -201,92 +186,49 @@ class BatchRepository:
             self._connection.execute(insert(JobEvent), events)
         return created
 
+    def _joinable(self, job_ids: Iterable[str]) -> set[str]:
+        """Those that are live, and stay so until the commit unless their own attempts end them."""
+        found: set[str] = set()
+        for some in in_batches(sorted(job_ids)):
+            live = select(Job.id).where(Job.id.in_(some), Job.state.in_(LIVE)).order_by(Job.id)
+            found |= set(self._connection.scalars(live.with_for_update(key_share=True)))
+        return found
+
     def _raise_priorities(self, joined: dict[str, tuple[Known, NewJob]]) -> None:
         by_priority: dict[int, list[str]] = {}
         for job_id, (known, new) in joined.items():
             if new.priority > known.priority:
                 by_priority.setdefault(new.priority, []).append(job_id)
         for priority, ids in by_priority.items():
-            for some in _batched(sorted(ids)):
+            for some in in_batches(sorted(ids)):
                 raised = self._connection.execute(
                     update(Job)
                     .where(Job.id.in_(some), Job.state == JobState.QUEUED, Job.priority < priority)
                     .values(priority=priority)
                     .returning(Job.id)
                 ).scalars()
-                self._tell(raised, "prioritized", priority=priority)
+                tell(self._connection, raised, "prioritized", priority=priority)
 
-    def _add_submissions(self, caller: CampaignCaller, submitted: dict[str, Disposition]) -> None:
-        """A campaign that is declared again and again submits each job once."""
+    def _add_submissions(self, caller: BatchCaller, submitted: dict[str, Disposition]) -> None:
+        """What is declared again and again submits each job once, and once more after it was withdrawn."""
         rows = [
             {
                 "id": str(uuid7()),
                 "job_id": job_id,
                 "disposition": disposition.value,
                 "principal": caller.principal,
-                "campaign_id": caller.campaign_id,
+                "origin_id": caller.origin_id,
             }
             for job_id, disposition in submitted.items()
         ]
         if rows:
-            statement = dialect_insert(self._connection.dialect.name, Submission).on_conflict_do_nothing(
-                index_elements=[Submission.campaign_id, Submission.job_id]
+            statement = dialect_insert(self._connection.dialect.name, Submission)
+            again = {
+                name: statement.excluded[name] for name in ("id", "disposition", "principal", "created_at")
+            }
+            statement = statement.on_conflict_do_update(
+                index_elements=[Submission.origin_id, Submission.job_id],
+                set_=again | {"withdrawn_at": None},
+                where=Submission.withdrawn_at.is_not(None),
             )
             self._connection.execute(statement, rows)
-
-    def _cancel(self, keys: list[str], campaign_id: str) -> Cancelled:
-        live = self._connection.execute(
-            select(Job.id, Job.state, Job.cancel_requested_at)
-            .where(Job.build_key.in_(keys), Job.state.in_(LIVE))
-            .order_by(Job.id)  # all lock them in one order
-            .with_for_update()
-        ).all()
-        others = select(Submission.job_id).where(
-            Submission.job_id.in_([row.id for row in live]),
-            Submission.campaign_id.is_(None) | (Submission.campaign_id != campaign_id),
-        )
-        shared = set(self._connection.execute(others).scalars())
-        queued = [row.id for row in live if row.id not in shared and row.state == JobState.QUEUED]
-        running = [
-            row.id
-            for row in live
-            if row.id not in shared and row.state == JobState.RUNNING and row.cancel_requested_at is None
-        ]
-        if queued:
-            self._connection.execute(
-                update(Job)
-                .where(Job.id.in_(queued))
-                .values(
-                    state=JobState.CANCELLED.value,
-                    fence=Job.fence + 1,
-                    cancel_requested_at=db_now(),
-                    finished_at=db_now(),
-                )
-            )
-            self._connection.execute(  # attempts whose lease had run out
-                update(Attempt)
-                .where(Attempt.job_id.in_(queued), Attempt.ended_at.is_(None))
-                .values(outcome=Outcome.LOST.value, ended_at=db_now())
-            )
-        if running:
-            self._connection.execute(
-                update(Job).where(Job.id.in_(running)).values(cancel_requested_at=db_now())
-            )
-        self._tell(queued, "cancelled")
-        self._tell(running, "cancel_requested")
-        return Cancelled(len(queued), len(running), len(shared))
-
-    def _tell(self, job_ids: Iterable[str], kind: str, **data: Any) -> None:
-        rows = [{"job_id": job_id, "kind": kind, "data": data} for job_id in job_ids]
-        if not rows:
-            return
-        statement = insert(JobEvent)
-        if self._connection.dialect.name == "postgresql":
-            statement = statement.returning(TELL)
-        self._connection.execute(statement, rows)
-
-
-def _batched(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield some

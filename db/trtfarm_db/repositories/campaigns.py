@@ -37,6 +37,7 @@ class Wanted:
 class CampaignRow:
     campaign_id: str
     name: str
+    principal: str
     request: CampaignRequest
     created_at: datetime
     updated_at: datetime
@@ -56,6 +57,7 @@ class CampaignRepository:
         statement = statement.on_conflict_do_update(
             index_elements=[Campaign.name],
             set_={
+                "principal": principal,
                 "declaration": statement.excluded.declaration,
                 "updated_at": db_now(),
                 "cancelled_at": None,
@@ -213,6 +215,7 @@ def _campaign(row: Row[Any]) -> CampaignRow:
     return CampaignRow(
         campaign_id=row.id,
         name=row.name,
+        principal=row.principal,
         request=CampaignRequest.model_validate(row.declaration),
         created_at=row.created_at,
         updated_at=row.updated_at,

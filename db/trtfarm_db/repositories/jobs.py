@@ -12,20 +12,27 @@ from uuid_utils import uuid7
 
 from trtfarm.contract.benchmark import BenchmarkView
 from trtfarm.contract.digest import Digest
-from trtfarm.contract.jobs import LIVE, LOCAL, Disposition, JobKind, JobState, Outcome
+from trtfarm.contract.jobs import LIVE, LOCAL, Disposition, JobKind, JobState
 from trtfarm.contract.leases import BenchmarkWork
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import queue_name
 from trtfarm.contract.v1 import JobView, PlanView
 from trtfarm.contract.value import canonical_json
-from trtfarm.errors import ConflictError, IdempotencyConflictError, JobTerminalError, NotFoundError
+from trtfarm.errors import (
+    ConflictError,
+    IdempotencyConflictError,
+    JobTerminalError,
+    NotFoundError,
+    ScopeMissingError,
+)
 from trtfarm_db.base import db_now, dialect_insert
 from trtfarm_db.models import ApiKey, Attempt, Benchmark, Job, JobInput, Plan, Submission
 from trtfarm_db.models.jobs import _LIVE, IS_QUEUED, IS_RUNNING
 from trtfarm_db.repositories import views
 from trtfarm_db.repositories.artifacts import ArtifactRepository
-from trtfarm_db.repositories.attempts import close_attempts
+from trtfarm_db.repositories.cancelling import Cancelled, CancelRepository
 from trtfarm_db.repositories.events import record
+from trtfarm_db.repositories.participants import ParticipantRepository
 
 # The statements of a submission are made once: SQLAlchemy keeps what it has worked out about a statement,
 # which takes longer than PostgreSQL needs to execute it.
@@ -73,7 +80,7 @@ def _queues_with_work() -> Any:
     queues = queues.union_all(select(following).where(queues.c.queue.is_not(None)))
     ready = select(Job.id).where(Job.queue == queues.c.queue, IS_QUEUED, Job.available_at <= db_now())
     # In the order of an index: PostgreSQL would read the table for EXISTS, in which the queue may come late.
-    first = ready.order_by(Job.queue, Job.quota, Job.id).limit(1).scalar_subquery()
+    first = ready.order_by(Job.queue, Job.quota, Job.turn).limit(1).scalar_subquery()
     return select(queues.c.queue).where(first.is_not(None))
 
 
@@ -116,9 +123,10 @@ class NewJob:
 
 def job_values(new: NewJob, principal: str) -> dict[str, Any]:
     """The row of a job that is queued for ``principal``, under a new id."""
-    spec = new.spec
+    spec, job_id = new.spec, str(uuid7())
     return {
-        "id": str(uuid7()),
+        "id": job_id,
+        "turn": job_id,
         "kind": new.kind.value,
         "state": JobState.QUEUED.value,
         "build_key": new.key,
@@ -194,6 +202,20 @@ class JobRepository:
         ArtifactRepository(self._connection).touch(digests)
         rows = [{"job_id": job_id, "digest": str(digest)} for digest in sorted(digests)]
         self._connection.execute(insert(JobInput), rows)
+
+    def join(self, caller: Caller, job_id: str) -> JobView | None:
+        """Makes the caller a participant of a job; None if that has ended.
+
+        Raises:
+            RepeatedSubmissionError: the caller's Idempotency-Key was used meanwhile.
+        """
+        live = select(Job.id).where(Job.id == job_id, Job.state.in_(LIVE))
+        # Until the commit, nobody ends it as one that nobody waits for.
+        if self._connection.scalar(live.with_for_update(key_share=True)) is None:
+            return None
+        self.add_submission(caller, job_id, Disposition.JOINED)
+        ParticipantRepository(self._connection).joined([job_id])
+        return self.get(job_id)
 
     def add_submission(self, caller: Caller, job_id: str, disposition: Disposition) -> None:
         """Raises RepeatedSubmissionError if the caller's Idempotency-Key was used meanwhile."""
@@ -276,57 +298,53 @@ class JobRepository:
     # --- cancelling ---
 
     def cancel(self, job_id: str) -> JobView:
-        """Queued: ends here. Running: the worker learns of it with its next heartbeat.
+        """Queued: ends here. Running: the worker learns of it with its next heartbeat. For all participants.
 
         Raises:
+            NotFoundError.
             JobTerminalError: it has ended already.
         """
-        # Locked first: between the two updates a running job must not go back to the queue.
-        self._connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
-        ended = self._connection.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.state == JobState.QUEUED)
-            .values(
-                state=JobState.CANCELLED.value,
-                fence=Job.fence + 1,
-                cancel_requested_at=db_now(),
-                finished_at=db_now(),
-            )
-        ).rowcount
-        asked = self._connection.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
-            .values(cancel_requested_at=db_now())
-        ).rowcount
+        done = CancelRepository(self._connection).end([job_id])
+        return self._cancelled(job_id, done)
+
+    def withdraw(self, job_id: str, principal: str) -> tuple[JobView, int]:
+        """Takes a participant out of a job, and ends it, as ``cancel`` does, if that was the last one.
+
+        Returns how many it goes on for.
+
+        Raises:
+            NotFoundError, JobTerminalError.
+            ScopeMissingError: the job is not theirs.
+        """
+        self._require_part(job_id, principal)
+        done = CancelRepository(self._connection).withdraw([job_id], Submission.principal == principal)
+        return self._cancelled(job_id, done), len(ParticipantRepository(self._connection).of(job_id))
+
+    def _require_part(self, job_id: str, principal: str) -> None:
+        """Raises NotFoundError, ScopeMissingError."""
+        if ParticipantRepository(self._connection).took_part(job_id, principal):
+            return
+        self.get(job_id)
+        raise ScopeMissingError(
+            f"Job {job_id} was not submitted with this key.",
+            hint="Its submitter may, and whoever has a key with scope admin.",
+        )
+
+    def _cancelled(self, job_id: str, done: Cancelled) -> JobView:
         view = self.get(job_id)
-        if ended:  # an attempt whose lease had run out
-            close_attempts(self._connection, job_id, Outcome.LOST)
-        if ended or asked:
-            record(self._connection, job_id, "cancelled" if ended else "cancel_requested")
-        elif view.state.terminal:
+        if view.state.terminal and job_id not in done.ended:
             raise JobTerminalError(f"Job {job_id} has already {view.state}.")
         return view
 
-    def cancel_queued(
-        self, *, principal: str | None = None, model: str | None = None, gpu: str | None = None, limit: int
-    ) -> int:
-        """Cancels at most ``limit`` queued jobs, of one submitter or of all; returns how many it were."""
-        query = select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(limit)
-        if principal is not None:
-            mine = (Submission.principal == principal, Submission.disposition == Disposition.CREATED)
-            query = query.where(Job.id.in_(select(Submission.job_id).where(*mine)))
-        if model:
-            query = query.where(Job.model_digest == model)
-        if gpu:
-            query = query.where(Job.gpu == gpu)
-        # Those that are just being claimed have left the queue.
-        ids = list(self._connection.execute(query.with_for_update(skip_locked=True, of=Job)).scalars())
-        for job_id in ids:
-            self.cancel(job_id)
-        return len(ids)
+    def prioritize(self, job_id: str, priority: int, principal: str | None = None) -> JobView:
+        """Another priority, at the wish of one of its participants, or of an administrator (None).
 
-    def prioritize(self, job_id: str, priority: int) -> JobView:
-        """Raises NotFoundError, JobTerminalError; ConflictError if it has begun."""
+        Raises:
+            NotFoundError, JobTerminalError; ConflictError: it has begun.
+            ScopeMissingError: the job is not theirs.
+        """
+        if principal is not None:
+            self._require_part(job_id, principal)
         changed = self._connection.execute(
             update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED).values(priority=priority)
         ).rowcount

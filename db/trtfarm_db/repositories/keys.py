@@ -19,6 +19,7 @@ from trtfarm.contract.v1 import KeyView
 from trtfarm.errors import AuthError, KeyRevokedError, NotFoundError
 from trtfarm_db.base import db_now
 from trtfarm_db.models import ApiKey
+from trtfarm_db.repositories.participants import ParticipantRepository
 from trtfarm_db.repositories.quotas import QuotaRepository
 
 _PREFIX = "trtfarm"
@@ -32,7 +33,9 @@ class KeyRepository:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def create(self, name: str, scope: Scope, max_running: int | None = None) -> tuple[str, str]:
+    def create(
+        self, name: str, scope: Scope, max_running: int | None = None, max_bytes: int | None = None
+    ) -> tuple[str, str]:
         """(key id, the key); the key is not kept and cannot be shown again."""
         key_id, secret = secrets.token_hex(6), secrets.token_hex(32)
         body = f"{_PREFIX}_{key_id}_{secret}"
@@ -42,9 +45,11 @@ class KeyRepository:
                 name=name,
                 scope=scope.value,
                 max_running=max_running,
+                max_bytes=max_bytes,
                 secret_hash=_hash(secret),
             )
         )
+        QuotaRepository(self._connection).of(key_id)
         return key_id, f"{body}_{_checksum(body)}"
 
     def check(self, key: str) -> tuple[str, Scope]:
@@ -83,8 +88,16 @@ class KeyRepository:
             raise NotFoundError(f"There is no API key {key_id}.")
 
     def limit(self, key_id: str, max_running: int | None) -> None:
-        """How many of its jobs may run at a time; None: as many as there are slots. Raises NotFoundError."""
-        if not QuotaRepository(self._connection).set(key_id, max_running):
+        """How many of its jobs may run at a time; None: any number. Raises NotFoundError."""
+        if not ParticipantRepository(self._connection).limit(key_id, max_running):
+            raise NotFoundError(f"There is no API key {key_id}.")
+
+    def limit_bytes(self, key_id: str, max_bytes: int | None) -> None:
+        """How much it may have uploaded and announced; None: no limit of its own. Raises NotFoundError."""
+        changed = self._connection.execute(
+            update(ApiKey).where(ApiKey.id == key_id).values(max_bytes=max_bytes)
+        ).rowcount
+        if not changed:
             raise NotFoundError(f"There is no API key {key_id}.")
 
     def any_active(self) -> bool:
@@ -101,6 +114,7 @@ class KeyRepository:
                 name=row.name,
                 scope=row.scope,
                 max_running=row.max_running,
+                max_bytes=row.max_bytes,
                 created_at=row.created_at,
                 last_used_at=row.last_used_at,
                 revoked_at=row.revoked_at,

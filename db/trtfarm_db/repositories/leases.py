@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
+from uuid_utils import uuid7
 
 from trtfarm.contract.jobs import JobState, Outcome
 from trtfarm.contract.leases import AttemptFailure, BenchmarkResult, BuildResult, Claim, Renewal, RetryPolicy
@@ -59,10 +60,11 @@ def _claim_best(
     """
     nobody: list[ColumnElement[str]] = [literal_column("''")]
     counts_against = nobody + [bindparam(f"quota_{number}") for number in range(quotas)]
-    order = (Job.id,) if oldest else (Job.priority.desc(), Job.id)
+    columns = (Job.id, Job.priority, Job.crashes, Job.turn)
+    order = (Job.turn,) if oldest else (Job.crashes, Job.priority.desc(), Job.id)
     ready = (Job.state == literal_column(f"'{JobState.QUEUED}'"), Job.available_at <= db_now())
     heads = [
-        select(Job.id, Job.priority)
+        select(*columns)
         .where(Job.queue == queue, Job.quota == quota, *ready)
         .order_by(*order)
         .limit(_CLAIMS_AT_ONCE)
@@ -71,11 +73,12 @@ def _claim_best(
         for quota in counts_against
     ]
     waiting = union_all(*(select(head) for head in heads)).subquery()
+    first = (waiting.c.turn,) if oldest else (waiting.c.crashes, waiting.c.priority.desc(), waiting.c.id)
     best = (
         select(Job.id)
         .join(waiting, waiting.c.id == Job.id)
         .where(*ready)  # as the row is once it is locked
-        .order_by(*((waiting.c.id,) if oldest else (waiting.c.priority.desc(), waiting.c.id)))
+        .order_by(*first)
         .limit(1)
         .with_for_update(of=Job, skip_locked=True)
         .scalar_subquery()
@@ -109,7 +112,8 @@ class LeaseRepository:
     ) -> Claim | None:
         """The best job of these queues (priority, then age); None if there is nothing to do.
 
-        ``oldest``: the one that has waited longest, whatever its priority; see ``OLDEST_EVERY``.
+        Those that have crashed come behind all others. ``oldest``: the one that has waited longest, whatever
+        its priority, and since its last crash; see ``OLDEST_EVERY``.
 
         Raises:
             GpuBusyError: the GPU has a running job already.
@@ -130,11 +134,14 @@ class LeaseRepository:
                 if row is None:
                     return None
                 claim = self._started(row, worker_id)
-                # Last, for others who claim for this key wait from here to the end of the transaction.
-                if attempt is None or not quotas.exceeded(row.quota):
+                if attempt is None or not row.quota:
                     return claim
-                attempt.rollback()  # others claimed for this key at the same moment
-            open_quotas = [key for key in open_quotas if key != row.quota]
+                # Last, for others who claim for these keys wait from here to the end of the transaction.
+                submitter = quotas.charge(row.id, row.quota)
+                if submitter is not None:
+                    return claim.model_copy(update={"submitter": submitter})
+                attempt.rollback()  # others claimed for these keys at the same moment
+            open_quotas = [quota for quota in open_quotas if quota != row.quota]
 
     def renew(
         self, claim: Claim, worker_id: str, progress: Progress | None, gpu_uuid: str | None = None
@@ -244,12 +251,16 @@ class LeaseRepository:
     def fail(self, claim: Claim, failure: AttemptFailure) -> JobState:
         """Ends an attempt without a result; returns the job's state after it.
 
-        A retryable failure puts the job back into its queue until the policy's limits are reached.
+        A retryable failure puts the job back into its queue until the policy's limits are reached; after a
+        crash, behind the others there. So does a cancellation that was taken back in the meantime.
 
         Raises:
             StaleFenceError: as in ``renew``.
         """
         job = self._locked(claim)
+        if failure.outcome is Outcome.CANCELLED and job.cancel_requested_at is None:
+            self._give_back(claim.job_id, "JOINED", "Somebody else wants it.")
+            return JobState.QUEUED
         crashes = job.crashes + failure.counts_as_crash
         again = (
             failure.retryable
@@ -264,7 +275,8 @@ class LeaseRepository:
             self._end(claim, state, {})
         elif again:
             state = JobState.QUEUED
-            self._requeue(claim.job_id, job.attempt, fence=Job.fence + 1, crashes=crashes)
+            turn = str(uuid7()) if failure.counts_as_crash else job.turn
+            self._requeue(claim.job_id, job.attempt, fence=Job.fence + 1, crashes=crashes, turn=turn)
         else:
             state = JobState.FAILED
             self._end(claim, state, {"error": error, "crashes": crashes})
@@ -293,13 +305,7 @@ class LeaseRepository:
             close_attempts(self._connection, claim.job_id, Outcome.CANCELLED)
             record(self._connection, claim.job_id, "cancelled")
             return
-        self._connection.execute(
-            update(Job)
-            .where(Job.id == claim.job_id)
-            .values(state=JobState.QUEUED.value, fence=Job.fence + 1, attempt=Job.attempt - 1, **_NO_LEASE)
-        )
-        close_attempts(self._connection, claim.job_id, Outcome.RELEASED)
-        record(self._connection, claim.job_id, "requeued", code="RELEASED", message="The worker is stopping.")
+        self._give_back(claim.job_id, "RELEASED", "The worker is stopping.")
 
     def reap(self) -> list[str]:
         """Jobs whose worker has been silent for longer than its lease: back to the queue, or failed
@@ -367,6 +373,15 @@ class LeaseRepository:
             .returning(Job.id)
         )
         return ended.first() is not None
+
+    def _give_back(self, job_id: str, code: str, message: str) -> None:
+        self._connection.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(state=JobState.QUEUED.value, fence=Job.fence + 1, attempt=Job.attempt - 1, **_NO_LEASE)
+        )
+        close_attempts(self._connection, job_id, Outcome.RELEASED)
+        record(self._connection, job_id, "requeued", code=code, message=message)
 
     def _requeue(self, job_id: str, attempt: int, **values: Any) -> None:
         backoff = self._policy.backoff_seconds * 2 ** (attempt - 1)

@@ -17,17 +17,21 @@ from trtfarm.contract.order import OrderRequest
 from trtfarm.contract.v1 import ErrorView, PlanView
 from trtfarm.errors import NotFoundError
 from trtfarm_db.base import db_now, dialect_insert
-from trtfarm_db.models import Artifact, ArtifactState, Benchmark, Job, Order, Plan
+from trtfarm_db.models import ApiKey, Artifact, ArtifactState, Benchmark, Job, Order, Plan
 from trtfarm_db.repositories import views
 
 _LOCK = 0x7472_6F72  # "tror": one reconciliation at a time
 _PLANS = 5000
+_ORDERS: Any = select(Order, ApiKey.revoked_at).outerjoin(ApiKey, ApiKey.id == Order.principal)
 
 
 @dataclass(frozen=True)
 class OrderRow:
+    """``revoked``: the key of its principal."""
+
     order_id: str
     principal: str
+    revoked: bool
     request: OrderRequest
     problem: ErrorView | None
     created_at: datetime
@@ -56,14 +60,19 @@ class OrderRepository:
         )
         statement = statement.on_conflict_do_update(
             index_elements=[Order.name],
-            set_={"declaration": statement.excluded.declaration, "updated_at": db_now(), "problem": None},
+            set_={
+                "principal": principal,  # whoever declares it answers for it from now on
+                "declaration": statement.excluded.declaration,
+                "updated_at": db_now(),
+                "problem": None,
+            },
         ).returning(Order.id)
         return bool(self._connection.scalar(statement) == order_id)
 
     def find(self, name: str) -> OrderRow:
         """By name or id. Raises NotFoundError."""
         row = self._connection.execute(
-            select(Order).where((Order.name == name) | (Order.id == name)).limit(1)
+            _ORDERS.where((Order.name == name) | (Order.id == name)).limit(1)
         ).first()
         if row is None:
             raise _unknown(name)
@@ -71,13 +80,10 @@ class OrderRepository:
 
     def all(self) -> list[OrderRow]:
         """In alphabetical order."""
-        return [_order(row) for row in self._connection.execute(select(Order).order_by(Order.name))]
+        return [_order(row) for row in self._connection.execute(_ORDERS.order_by(Order.name))]
 
-    def remove(self, name: str) -> None:
-        """Raises NotFoundError."""
-        done = self._connection.execute(delete(Order).where((Order.name == name) | (Order.id == name)))
-        if not done.rowcount:
-            raise _unknown(name)
+    def remove(self, order_id: str) -> None:
+        self._connection.execute(delete(Order).where(Order.id == order_id))
 
     def reconciled(self, order_id: str, problem: ErrorView | None) -> None:
         self._connection.execute(
@@ -127,6 +133,7 @@ def _order(row: Row[Any]) -> OrderRow:
     return OrderRow(
         order_id=row.id,
         principal=row.principal,
+        revoked=row.revoked_at is not None,
         request=OrderRequest.model_validate(row.declaration),
         problem=ErrorView.model_validate(row.problem) if row.problem else None,
         created_at=row.created_at,

@@ -16,7 +16,7 @@ from trtfarm.contract.target import queue_name
 from trtfarm_db.base import db_now
 from trtfarm_db.models import Job, Worker
 from trtfarm_db.models.jobs import IS_QUEUED, IS_RUNNING, IS_SUCCEEDED
-from trtfarm_db.repositories.quotas import QuotaRepository
+from trtfarm_db.repositories.quotas import Limits, QuotaRepository
 from trtfarm_db.repositories.workers import is_alive
 
 HORIZON = 1000  # jobs whose turn is worked out one by one
@@ -33,27 +33,30 @@ class QueueRepository:
     def snapshot(self, queue: str) -> QueueSnapshot:
         """This queue and the others that its workers serve."""
         queues, slots = self._pool(queue)
-        quotas = QuotaRepository(self._connection).limits(queues, _QUOTAS)
+        limits = QuotaRepository(self._connection).limits(queues, _QUOTAS)
         now = self._connection.execute(select(db_now())).scalar_one()
-        running = self._running(queues, list(quotas), now)
-        waiting = self._waiting(queues, list(quotas), now)
+        running = self._running(queues, limits, now)
+        waiting = self._waiting(queues, limits, now)
         return QueueSnapshot(
             queues=queues,
             slots=slots,
             running=running,
             waiting=waiting[:HORIZON],
             whole=len(waiting) <= HORIZON,
-            quotas=quotas,
+            quotas=limits.keys,
             history=self._history([job.work for job in running] + [job.work for job in waiting[:HORIZON]]),
         )
 
     def ahead(self, queues: Sequence[str], priority: int, job_id: str) -> int:
         """Queued jobs that come before this one; counting ends at ``COUNTED``."""
-        quotas = QuotaRepository(self._connection).limits(queues, _QUOTAS)
-        counted = (Job.queue.in_(queues), Job.quota.in_(["", *quotas]), IS_QUEUED)
+        limits = QuotaRepository(self._connection).limits(queues, _QUOTAS)
+        counted = (Job.queue.in_(queues), Job.quota.in_(["", *limits.payers]), IS_QUEUED)
+        crashes = self._connection.scalar(select(Job.crashes).where(Job.id == job_id)) or 0
+        as_often = (*counted, Job.crashes == crashes)
         before = union_all(
-            select(literal(1).label("one")).where(*counted, Job.priority > priority),
-            select(literal(1)).where(*counted, Job.priority == priority, Job.id < job_id),
+            select(literal(1).label("one")).where(*counted, Job.crashes < crashes),
+            select(literal(1)).where(*as_often, Job.priority > priority),
+            select(literal(1)).where(*as_often, Job.priority == priority, Job.id < job_id),
         ).subquery()
         some = select(before).limit(COUNTED).subquery()
         return self._connection.execute(select(func.count()).select_from(some)).scalar_one()
@@ -73,33 +76,41 @@ class QueueRepository:
                 slots += row.slots
         return tuple(sorted(queues)), slots
 
-    def _running(self, queues: tuple[str, ...], quotas: list[str], now: datetime) -> tuple[Running, ...]:
+    def _running(self, queues: tuple[str, ...], limits: Limits, now: datetime) -> tuple[Running, ...]:
         rows = self._connection.execute(
-            select(Job.id, Job.queue, Job.kind, Job.model_digest, Job.started_at, Job.quota).where(
-                IS_RUNNING, Job.queue.in_(queues) | Job.quota.in_(quotas)
+            select(Job.id, Job.queue, Job.kind, Job.model_digest, Job.started_at, Job.submitter).where(
+                IS_RUNNING, Job.queue.in_(queues) | Job.submitter.in_(list(limits.keys))
             )
         )
         return tuple(
-            Running(row.id, _work(row), (now - row.started_at).total_seconds(), row.quota)
+            Running(
+                row.id,
+                _work(row),
+                (now - row.started_at).total_seconds(),
+                row.submitter if row.submitter in limits.keys else "",
+            )
             for row in rows
             if row.started_at is not None
         )
 
-    def _waiting(self, queues: tuple[str, ...], quotas: list[str], now: datetime) -> tuple[Waiting, ...]:
+    def _waiting(self, queues: tuple[str, ...], limits: Limits, now: datetime) -> tuple[Waiting, ...]:
         """One more than the horizon, if there are so many."""
-        columns = (Job.id, Job.queue, Job.kind, Job.model_digest, Job.priority, Job.available_at, Job.quota)
-        order = (Job.priority.desc(), Job.id)
+        work = (Job.queue, Job.kind, Job.model_digest)
+        columns = (Job.id, *work, Job.crashes, Job.priority, Job.available_at, Job.quota)
+        order = (Job.crashes, Job.priority.desc(), Job.id)
         heads = [
             select(*columns)
             .where(Job.queue == queue, Job.quota == quota, IS_QUEUED)
             .order_by(*order)
             .limit(HORIZON + 1)
             .subquery()
-            for queue, quota in itertools.product(queues, ("", *quotas))
+            for queue, quota in itertools.product(queues, ("", *limits.payers))
         ]
         merged = union_all(*(select(head) for head in heads)).subquery()
         rows = self._connection.execute(
-            select(merged).order_by(merged.c.priority.desc(), merged.c.id).limit(HORIZON + 1)
+            select(merged)
+            .order_by(merged.c.crashes, merged.c.priority.desc(), merged.c.id)
+            .limit(HORIZON + 1)
         )
         return tuple(
             Waiting(
@@ -107,7 +118,7 @@ class QueueRepository:
                 _work(row),
                 row.priority,
                 max(0.0, (row.available_at - now).total_seconds()),
-                row.quota,
+                limits.payers.get(row.quota, ""),
             )
             for row in rows
         )

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 from uuid_utils import uuid7
 
+from trtfarm.contract.digest import Digest
 from trtfarm.contract.v1 import UploadRequest
 from trtfarm.errors import NotFoundError, UploadExpiredError
-from trtfarm_db.base import db_now
-from trtfarm_db.models import Upload
+from trtfarm_db.base import db_now, dialect_insert
+from trtfarm_db.models import ApiKey, Artifact, ArtifactState, Upload, UploadedFile
 
+_LOCK = 0x7472_7570  # "trup": one announcement at a time
 _OPEN = (Upload.completed_at.is_(None), Upload.expired_at.is_(None))
+
+
+class Announced(NamedTuple):
+    """A file that is on its way in, or is to be."""
+
+    upload_id: str
+    principal: str
+    size_bytes: int
+
+
+class Allowance(NamedTuple):
+    """What a submitter has brought, whoever else has brought it too, and what its key may.
+
+    ``counted``: the file that was asked for is among it.
+    """
+
+    is_key: bool
+    max_bytes: int | None
+    stored_bytes: int
+    counted: bool
 
 
 class UploadRepository:
@@ -74,8 +97,45 @@ class UploadRepository:
         return set(self._connection.execute(query).scalars())
 
     def complete(self, upload_id: str) -> None:
+        """Its file is in the store, and counts as brought by its submitter."""
+        row = self._connection.execute(
+            update(Upload)
+            .where(Upload.id == upload_id)
+            .values(completed_at=db_now(), expired_at=None)
+            .returning(Upload.principal, Upload.digest)
+        ).one()
         self._connection.execute(
-            update(Upload).where(Upload.id == upload_id).values(completed_at=db_now(), expired_at=None)
+            dialect_insert(self._connection.dialect.name, UploadedFile)
+            .values(principal=row.principal, digest=row.digest)
+            .on_conflict_do_nothing()
+        )
+
+    # --- what submitters take up ---
+
+    def one_at_a_time(self) -> None:
+        """Until the transaction ends, nobody else announces a file."""
+        if self._connection.dialect.name == "postgresql":  # SQLite has one writer
+            self._connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+    def announced(self) -> list[Announced]:
+        """All that are open."""
+        rows = self._connection.execute(select(Upload.id, Upload.principal, Upload.size_bytes).where(*_OPEN))
+        return [Announced(*row) for row in rows]
+
+    def allowance(self, principal: str, digest: Digest) -> Allowance:
+        key = self._connection.execute(select(ApiKey.max_bytes).where(ApiKey.id == principal)).first()
+        theirs = (UploadedFile.principal == principal, Artifact.state == ArtifactState.READY.value)
+        counted = func.max(case((Artifact.digest == str(digest), 1), else_=0))
+        brought = self._connection.execute(
+            select(func.sum(Artifact.size_bytes), counted)
+            .join(UploadedFile, UploadedFile.digest == Artifact.digest)
+            .where(*theirs)
+        ).one()
+        return Allowance(
+            is_key=key is not None,
+            max_bytes=key.max_bytes if key else None,
+            stored_bytes=int(brought[0] or 0),
+            counted=bool(brought[1]),
         )
 
     # --- for those that sweep up ---

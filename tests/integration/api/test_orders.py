@@ -262,9 +262,13 @@ def test_declared_again_and_deleted(world: World) -> None:
     assert again["order_id"] == order["order_id"]
     assert sorted(cells(world, again)) == [(ENTERPRISE, "l4"), (RTX, "cc-8.9")]
     job = again["cells"][0]["job_id"]
-    assert world.http.delete(f"/v1/orders/{order['name']}").status_code == 204
+    deleted = world.http.delete(f"/v1/orders/{order['name']}")
+    assert (deleted.status_code, deleted.json()) == (
+        200,
+        {"name": order["name"], "ended": 3, "asked": 0, "shared": 0},
+    )
     assert world.get("/v1/orders")["orders"] == []
-    assert world.get(f"/v1/jobs/{job}")["state"] == "queued"
+    assert world.get(f"/v1/jobs/{job}")["state"] == "cancelled"
 
 
 def test_the_command_line(world: World) -> None:

@@ -47,10 +47,10 @@ def test_another_priority(world: World, queued: list[str]) -> None:
 def test_all_that_wait(world: World, queued: list[str]) -> None:
     other = world.job("h200")["job_id"]
     answer = world.http.post("/v1/jobs/cancel", json={"gpu": "l4"})
-    assert (answer.status_code, answer.json()) == (200, {"cancelled": 3, "more": False})
+    assert (answer.status_code, answer.json()) == (200, {"cancelled": 3, "shared": 0, "more": False})
     assert states(world, queued) == {"cancelled"}
     assert states(world, [other]) == {"queued"}
-    assert world.http.post("/v1/jobs/cancel", json={}).json() == {"cancelled": 1, "more": False}
+    assert world.http.post("/v1/jobs/cancel", json={}).json() == {"cancelled": 1, "shared": 0, "more": False}
 
 
 def test_the_command_line_asks_first(world: World, queued: list[str]) -> None:
@@ -59,7 +59,7 @@ def test_the_command_line_asks_first(world: World, queued: list[str]) -> None:
     assert trtfarm(world, "job", "cancel").exit_code == 2
     assert trtfarm(world, "job", "cancel", queued[0], "--all-queued").exit_code == 2
     done = trtfarm(world, "job", "cancel", "--all-queued", "--yes", "--json")
-    assert json.loads(done.stdout) == {"cancelled": 3}
+    assert json.loads(done.stdout) == {"cancelled": 3, "shared": 0}
     assert states(world, queued) == {"cancelled"}
 
 
@@ -81,7 +81,7 @@ def test_a_job_says_that_it_waits_for_its_quota(locked: World) -> None:  # noqa:
         ["key", "limit", key_id, "--max-running", "1", "--json"],
         env={"TRTFARM_DATABASE_URL": database},
     )
-    assert json.loads(limited.stdout) == {"key_id": key_id, "max_running": 1}
+    assert json.loads(limited.stdout) == {"key_id": key_id, "max_running": 1, "max_bytes": None}
     with httpx.Client(base_url=locked.url, headers={"Authorization": f"Bearer {key}"}) as greedy:
         first, second = (submitted(locked, greedy) for _ in range(2))
         locked.claim(first)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trtfarm.errors import ModelError
 from trtfarm.inspection.pool import InspectionPool
+from trtfarm.sandbox import Mode
 from trtfarm_worker.conversion.convert import ACCOUNT, DATA, HINT, TYPED, ConversionError
 
 _ACCOUNT_NAME = str(Path(TYPED).with_suffix(ACCOUNT))
@@ -49,7 +50,7 @@ def take(made: Path, folder: Path, file_bytes: int) -> Path:
     return folder / TYPED
 
 
-def inspect(typed: Path, watch: Callable[[], None]) -> None:
+def inspect(typed: Path, sandbox: Mode, watch: Callable[[], None]) -> None:
     """Whether it is a model that reads nothing but the file beside it: read in a process of its own.
 
     ``watch`` is called again and again meanwhile, and may raise.
@@ -60,7 +61,7 @@ def inspect(typed: Path, watch: Callable[[], None]) -> None:
     """
     data = typed.with_name(_DATA_NAME)
     sizes = {data.name: data.stat().st_size} if data.exists() else {}
-    with InspectionPool() as pool, ThreadPoolExecutor(1) as thread:
+    with InspectionPool(sandbox=sandbox) as pool, ThreadPoolExecutor(1) as thread:
         reading = thread.submit(pool.inspect, typed, sizes)
         try:
             while True:

@@ -64,7 +64,7 @@ class TypedModels:
             file_bytes = _FILE_BYTES + _FILE_TIMES * model.size_bytes
             to_fp16(spec, model.onnx, self._bounds(made, model, file_bytes, watch))
             typed = result.take(made, checked, file_bytes)
-            result.inspect(typed, watch.check)
+            result.inspect(typed, self._settings.sandbox, watch.check)
             yield self._told((kept if _keep(checked, kept) else checked) / TYPED)
 
     def _bounds(self, folder: Path, model: CachedModel, file_bytes: int, watch: Watch) -> Bounds:
