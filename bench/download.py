@@ -50,31 +50,33 @@ http {{
 
 def measure(servers: Servers) -> list[Figure]:
     binary = _nginx_binary()
-    with farm(servers, workers=0) as farm_, FarmClient(farm_.url) as client:
+    with farm(servers, workers=0) as farm_, FarmClient(farm_.url, farm_.key) as client:
         worker = stand_in.register(farm_.database)
         model = model_file()
         digest = client.upload_model(model, manifest_of(model))
         with load.Connection(farm_.port) as connection:
-            connection.exchange(submission(digest, 1 << 20))
+            connection.exchange(submission(digest, 1 << 20, farm_.key))
         plan = farm_.folder / "plan"
         plan.write_bytes(os.urandom(PLAN_BYTES))
         path = f"/v1/plans/{stand_in.finish_one(farm_, worker, plan)}/content"
         with _nginx(binary, farm_.folder, plan) as port:
-            ours, peer = _interleaved((farm_.port, path), (port, f"/{plan.name}"))
+            ours, peer = _interleaved(
+                (farm_.port, load.get(path, farm_.key)), (port, load.get(f"/{plan.name}"))
+            )
     details = {"bytes": PLAN_BYTES, "rounds": ROUNDS}
     return [Figure(NAME, median(ours), median(peer), " GB/s", "nginx, sendfile", GOAL, details)]
 
 
-def _interleaved(*places: tuple[int, str]) -> list[list[float]]:
-    """GB/s from each place, in turn, over kept-alive connections."""
+def _interleaved(*places: tuple[int, bytes]) -> list[list[float]]:
+    """GB/s from each place (port, request), in turn, over kept-alive connections."""
     rates: list[list[float]] = [[] for _ in places]
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(load.Connection(port)) for port, _ in places]
         for number in range(-1, ROUNDS):
-            for connection, (_, path), series in zip(connections, places, rates, strict=True):
+            for connection, (_, request), series in zip(connections, places, rates, strict=True):
                 start = time.perf_counter()
-                length = connection.receive_into(load.get(path), buffer)
+                length = connection.receive_into(request, buffer)
                 seconds = time.perf_counter() - start
                 if length != PLAN_BYTES:
                     raise BenchError(f"{length} bytes arrived instead of {PLAN_BYTES}")

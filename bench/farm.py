@@ -18,11 +18,13 @@ from redis import Redis
 
 from bench.figures import BenchError
 from tests import services
+from trtfarm.contract.jobs import Scope
 from trtfarm.errors import FarmUnreachableError
 from trtfarm.sdk.client import FarmClient
 from trtfarm.store import ArtifactStore, StoreSettings
 from trtfarm_db import schema
 from trtfarm_db.engine import Database
+from trtfarm_db.repositories.keys import KeyRepository
 from trtfarm_db.settings import DatabaseSettings
 
 HOST = "127.0.0.1"
@@ -68,6 +70,7 @@ class Farm:
     database: Database
     store: ArtifactStore
     database_url: str
+    key: str
     pids: list[int] = field(default_factory=list)
 
     @property
@@ -85,7 +88,9 @@ def farm(servers: Servers, *, workers: int) -> Iterator[Farm]:
         stack.callback(database.close)
         schema.upgrade(database)
         store = StoreSettings(url=(folder / "artifacts").as_uri())
-        here = Farm(select_random(), folder, database, ArtifactStore.open(store), url)
+        with database.transaction() as connection:
+            _, key = KeyRepository(connection).create("bench", Scope.ADMIN)
+        here = Farm(select_random(), folder, database, ArtifactStore.open(store), url, key)
         environment = {
             "TRTFARM_DATABASE_URL": url,
             "TRTFARM_REDIS_URL": servers.redis.url,
@@ -93,7 +98,7 @@ def farm(servers: Servers, *, workers: int) -> Iterator[Farm]:
             "TRTFARM_SERVER_PORT": str(here.port),
             "TRTFARM_SERVER_STAGING": str(folder / "uploads"),
         }
-        client = stack.enter_context(FarmClient(here.url))
+        client = stack.enter_context(FarmClient(here.url, key))
         command = [sys.executable, "-m", "trtfarm"]
         serving = running([*command, "serve"], environment, lambda: _answers(client))
         here.pids.append(stack.enter_context(serving))

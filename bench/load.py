@@ -88,8 +88,9 @@ class Connection:
         return data
 
 
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+def get(path: str, key: str | None = None) -> bytes:
+    line = f"Authorization: Bearer {key}\r\n" if key else ""
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{line}\r\n".encode()
 
 
 def post(path: str, document: Mapping[str, Any], **headers: str) -> bytes:

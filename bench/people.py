@@ -67,13 +67,15 @@ def _submit_and_look(running: Farm, model: Digest, people: People, until: float)
 
         while time.monotonic() < until:
             number += 1
-            said = json.loads(ask("POST /v1/jobs", submission(model, _WORKSPACE + _PAGE * number)))
-            ask("GET /v1/jobs/{id}", load.get(f"/v1/jobs/{said['job']['job_id']}"))
+            said = json.loads(
+                ask("POST /v1/jobs", submission(model, _WORKSPACE + _PAGE * number, running.key))
+            )
+            ask("GET /v1/jobs/{id}", load.get(f"/v1/jobs/{said['job']['job_id']}", running.key))
             if number % 4 == 0:
-                ask("GET /v1/jobs", load.get("/v1/jobs?state=queued&limit=50"))
+                ask("GET /v1/jobs", load.get("/v1/jobs?state=queued&limit=50", running.key))
             if number % 10 == 0:
-                ask("GET /v1/fleet", load.get("/v1/fleet"))
-                ask("GET /metrics", load.get("/metrics"))
+                ask("GET /v1/fleet", load.get("/v1/fleet", running.key))
+                ask("GET /metrics", load.get("/metrics", running.key))
             time.sleep(_PAUSE_SECONDS)
 
 
@@ -104,7 +106,7 @@ def _following(running: Farm, count: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for (job_id,) in rows:
             following = stack.enter_context(load.Connection(running.port))
-            following.send(load.get(f"/v1/jobs/{job_id}/events"))
+            following.send(load.get(f"/v1/jobs/{job_id}/events", running.key))
             threading.Thread(target=following.drain, daemon=True).start()
         yield
 

@@ -80,7 +80,7 @@ def measure(servers: Servers) -> list[Figure]:
         with psycopg.connect(running.database_url.replace("+psycopg", "")) as plain:
             _fill(plain)
             with load.Connection(running.port) as connection:
-                ours, peer = _interleaved(_ask(connection), _look_up(plain))
+                ours, peer = _interleaved(_ask(connection, running.key), _look_up(plain))
     details = {"rows": ROWS, "models": MODELS, "ours": summary(ours), "plain": summary(peer)}
     best, plainest = (percentile(series, 99) * 1e3 for series in (ours, peer))
     return [
@@ -94,9 +94,9 @@ def _first_plan(running: Farm) -> None:
     """One plan with its bytes in the store, of which the others are copies."""
     worker = stand_in.register(running.database)
     model = model_file()
-    with FarmClient(running.url) as client, load.Connection(running.port) as connection:
+    with FarmClient(running.url, running.key) as client, load.Connection(running.port) as connection:
         digest = client.upload_model(model, manifest_of(model))
-        connection.exchange(submission(digest, 1 << 20))
+        connection.exchange(submission(digest, 1 << 20, running.key))
     plan = running.folder / "plan"
     plan.write_bytes(os.urandom(_PLAN_BYTES))
     stand_in.finish_one(running, worker, plan)
@@ -123,11 +123,13 @@ def _question(number: int) -> tuple[str, str, str]:
     return model, draw.choice(_GPUS), f"tensorrt-10.{version}.0.1"
 
 
-def _ask(connection: load.Connection) -> Callable[[int], None]:
+def _ask(connection: load.Connection, key: str) -> Callable[[int], None]:
     def ask(number: int) -> None:
         model, gpu, runtime = _question(number)
         body = {"model": model, "machine": {"gpu": gpu, "runtime": runtime}}
-        status, answer = connection.exchange(load.post("/v1/plans/resolve", body))
+        status, answer = connection.exchange(
+            load.post("/v1/plans/resolve", body, Authorization=f"Bearer {key}")
+        )
         miss = b'"plan":null' in answer
         if status != 200 or miss is not (number % _MISSES == 0):
             raise BenchError(f"{status}: {answer[:500].decode()}")

@@ -25,12 +25,12 @@ _PLAN_BYTES = 1 << 20
 def measure(servers: Servers) -> list[Figure]:
     ours: list[float] = []
     floor: list[float] = []
-    with farm(servers, workers=0) as running, FarmClient(running.url) as client:
+    with farm(servers, workers=0) as running, FarmClient(running.url, running.key) as client:
         worker = stand_in.register(running.database)
         model = model_file()
         digest = client.upload_model(model, manifest_of(model))
         with load.Connection(running.port) as connection:
-            connection.exchange(submission(digest, _WORKSPACE))
+            connection.exchange(submission(digest, _WORKSPACE, running.key))
         plan = running.folder / "plan"
         plan.write_bytes(os.urandom(_PLAN_BYTES))
         stand_in.finish_one(running, worker, plan)
@@ -38,7 +38,7 @@ def measure(servers: Servers) -> list[Figure]:
             count = int(RATE * SECONDS)
             reused = load.open_loop(
                 running.port,
-                lambda _: submission(digest, _WORKSPACE),
+                lambda _: submission(digest, _WORKSPACE, running.key),
                 expect=200,
                 rate=RATE,
                 count=count,

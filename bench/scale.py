@@ -207,10 +207,10 @@ def _prepare(running: Farm, size: Size) -> tuple[str, Digest]:
     with running.database.transaction() as connection:
         key, _ = KeyRepository(connection).create("quota", Scope.SUBMIT, size.quota)
     path = model_file()
-    with FarmClient(running.url) as client:
+    with FarmClient(running.url, running.key) as client:
         model = client.upload_model(path, manifest_of(path))
     with load.Connection(running.port) as connection:
-        connection.exchange(submission(model, 1 << 20))
+        connection.exchange(submission(model, 1 << 20, running.key))
     return key, model
 
 

@@ -32,13 +32,16 @@ def measure(servers: Servers) -> list[Figure]:
     ours: list[float] = []
     bare: list[float] = []
     durable: list[float] = []
-    with farm(servers, workers=0) as running, FarmClient(running.url) as client:
+    with farm(servers, workers=0) as running, FarmClient(running.url, running.key) as client:
         stand_in.register(running.database)
         model = model_file()
         digest = client.upload_model(model, manifest_of(model))
         with _celery(servers) as enqueue, _procrastinate(servers) as defer:
             for number in range(-1, ROUNDS):
-                requests = [submission(digest, _WORKSPACE + (number + 1) * COUNT + i) for i in range(COUNT)]
+                requests = [
+                    submission(digest, _WORKSPACE + (number + 1) * COUNT + i, running.key)
+                    for i in range(COUNT)
+                ]
                 rates = (
                     load.closed_loop(
                         running.port, requests, expect=201, processes=_PROCESSES, connections=_CONNECTIONS
@@ -56,7 +59,7 @@ def measure(servers: Servers) -> list[Figure]:
     ]
 
 
-def submission(model: Digest, workspace: int) -> bytes:
+def submission(model: Digest, workspace: int, key: str) -> bytes:
     """What the SDK sends; every workspace is a build key of its own."""
     return load.post(
         "/v1/jobs",
@@ -65,6 +68,7 @@ def submission(model: Digest, workspace: int) -> bytes:
             "target": {"gpu": stand_in.GPU},
             "config": {"memory_pool_limits": {"workspace": workspace}},
         },
+        Authorization=f"Bearer {key}",
         Idempotency_Key=uuid4().hex,
     )
 

@@ -36,7 +36,7 @@ _PAGE = 4096
 
 
 def measure(servers: Servers) -> list[Figure]:
-    with farm(servers, workers=WORKERS) as running, FarmClient(running.url) as client:
+    with farm(servers, workers=WORKERS) as running, FarmClient(running.url, running.key) as client:
         return _Trial(running, client).figures()
 
 

@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from trtfarm import __version__
 from trtfarm.errors import DatabaseUnavailableError
 from trtfarm_api import errors
-from trtfarm_api.auth import KeyCache
+from trtfarm_api.auth import Gatekeeper, KeyCache, TokenKeeper
 from trtfarm_api.dispatcher import Dispatcher
+from trtfarm_api.doors import Doors
 from trtfarm_api.farm import Farm
 from trtfarm_api.following import Followers
 from trtfarm_api.maintenance.keeper import Keeper
@@ -28,6 +29,7 @@ from trtfarm_api.routes import (
     models,
     names,
     orders,
+    pages,
     plans,
     resolve,
     uploads,
@@ -71,18 +73,39 @@ def create_app(farm: Farm) -> FastAPI:
         description="A build farm for TensorRT engines.",
         lifespan=lifespan,
         responses={"default": errors.DOCUMENTED},
+        openapi_url=None,  # strangers see no more than that a farm is there: ``pages`` has it, and the docs
     )
     app.state.farm = farm
-    app.state.keys = KeyCache(farm.database)
+    app.state.keeper = keeper = _keeper(farm)
     app.state.submissions = SubmissionService(farm)
     app.state.campaigns = CampaignService(farm, app.state.submissions)
     app.state.orders = OrderService(farm, app.state.submissions)
     app.state.resolver = ResolveService(farm, app.state.submissions)
     app.state.uploads = UploadService(farm)
-    for module in (uploads, models, names, jobs, campaigns, orders, plans, resolve, gpu, fleet, health):
+    for module in (
+        uploads,
+        models,
+        names,
+        jobs,
+        campaigns,
+        orders,
+        plans,
+        resolve,
+        gpu,
+        fleet,
+        health,
+        pages,
+    ):
         app.include_router(module.router)
     errors.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(PlainAddress)
+    app.add_middleware(Doors, settings=farm.settings, keeper=keeper)
     app.add_middleware(RequestTimes, metrics=farm.metrics)
     return app
+
+
+def _keeper(farm: Farm) -> Gatekeeper | None:
+    if farm.token is not None:
+        return TokenKeeper(farm.token)
+    return KeyCache(farm.database) if farm.require_keys else None

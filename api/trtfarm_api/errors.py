@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -24,10 +25,14 @@ _STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
     (errors.AuthRequiredError, 401),
     (errors.ScopeMissingError, 403),
     (errors.QuotaExceededError, 403),
+    (errors.ForeignHostError, 421),
+    (errors.ForeignOriginError, 403),
+    (errors.ProxyWithoutKeysError, 403),
     (errors.AuthError, 401),
     (errors.SizeExceededError, 413),
     (errors.UploadTooLargeError, 413),
     (errors.BodyTooLargeError, 413),
+    (errors.BodyTimeoutError, 408),
     (errors.InvalidJsonError, 400),
     (errors.InvalidCursorError, 400),
     (errors.RangeUnsatisfiableError, 416),
@@ -46,6 +51,8 @@ _STATUS: tuple[tuple[type[errors.TrtFarmError], int], ...] = (
 )
 _RETRY_AFTER_SECONDS = 2
 _CLIENT_CLOSED = 499  # nginx's number for it, in logs and metrics only
+_LISTED = 20  # of the errors of a document
+_DETAILS_BYTES = 32 << 10  # all that says more than the message is left out above that
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 415: "UNSUPPORTED_MEDIA_TYPE"}
 
 DOCUMENTED: dict[str, Any] = {
@@ -59,8 +66,14 @@ def status_of(error: errors.TrtFarmError) -> int:
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
-    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, **more)
-    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status in {503, 423, 429} else {}
+    document = Problem(
+        title=HTTPStatus(status).phrase, status=status, detail=short(detail), code=code, **more
+    )
+    if len(json.dumps(document.details, default=str)) > _DETAILS_BYTES:
+        document = document.model_copy(update={"details": None})
+    headers = {"Cache-Control": "no-store"}
+    if status in {503, 423, 429}:
+        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="trtfarm"'
     return JSONResponse(
@@ -69,6 +82,18 @@ def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
         headers,
         media_type="application/problem+json",
     )
+
+
+def short(text: str, most: int = 2000) -> str:
+    """Errors repeat what was sent; not all of it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def answer_to(error: errors.TrtFarmError) -> JSONResponse:
+    answer = problem(status_of(error), error.code, error.message, hint=error.hint, details=error.details)
+    if isinstance(error, errors.RangeUnsatisfiableError):
+        answer.headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
+    return answer
 
 
 def install(app: FastAPI) -> None:
@@ -82,13 +107,9 @@ def install(app: FastAPI) -> None:
 
 def _farm_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.TrtFarmError)  # noqa: S101 - by registration
-    status = status_of(error)
-    if status == 500:
+    if status_of(error) == 500:
         _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    answer = problem(status, error.code, error.message, hint=error.hint, details=error.details)
-    if isinstance(error, errors.RangeUnsatisfiableError):
-        answer.headers["Content-Range"] = f"bytes */{error.details['size_bytes']}"
-    return answer
+    return answer_to(error)
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -98,11 +119,15 @@ def _validation(request: Request, error: Exception) -> JSONResponse:
         cause = (issue.get("ctx") or {}).get("error")
         if isinstance(cause, errors.TrtFarmError):
             return _farm_error(request, cause)
-    first = issues[0]
-    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    code = "UNKNOWN_FIELD" if first["type"] == "extra_forbidden" else "VALIDATION_ERROR"
-    message = f"There is no field {where!r}." if code == "UNKNOWN_FIELD" else f"{where}: {first['msg']}."
-    listed = [{"field": ".".join(map(str, issue["loc"])), "message": issue["msg"]} for issue in issues[:20]]
+    listed = [
+        {"field": short(".".join(map(str, issue["loc"])), 200), "message": short(issue["msg"], 300)}
+        for issue in issues[:_LISTED]
+    ]
+    where = listed[0]["field"].partition(".")[2] or listed[0]["field"]
+    code = "UNKNOWN_FIELD" if issues[0]["type"] == "extra_forbidden" else "VALIDATION_ERROR"
+    message = (
+        f"There is no field {where!r}." if code == "UNKNOWN_FIELD" else f"{where}: {listed[0]['message']}."
+    )
     return problem(422, code, message, details={"errors": listed})
 
 

@@ -24,7 +24,7 @@ from trtfarm_db.engine import Database
 
 @dataclass(frozen=True)
 class Farm:
-    """``require_keys``: every request must carry an API key."""
+    """``require_keys``: every request must carry an API key, or ``token``, an embedded farm's one key."""
 
     settings: ServerSettings
     database: Database
@@ -33,6 +33,7 @@ class Farm:
     catalogue: Catalogue
     inspection: InspectionPool
     require_keys: bool
+    token: str | None = None
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     blobs: Blobs = field(init=False)
     metrics: Metrics = field(init=False)

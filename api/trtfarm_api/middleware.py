@@ -11,6 +11,7 @@ from trtfarm_api.errors import problem, status_of
 from trtfarm_api.metrics import Metrics
 
 MAX_BODY_BYTES = 1 << 20
+MAX_QUERY_BYTES = 8 << 10
 _STREAMED_METHOD = "PATCH"  # uploads count their bytes themselves
 
 
@@ -39,12 +40,16 @@ class RequestTimes:
 
 
 class PlainAddress:
-    """No name in an address has a NUL, and a database cannot even look for one."""
+    """No name in an address has a NUL, and a database cannot even look for one. No question is that long."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and len(scope["query_string"]) > MAX_QUERY_BYTES:
+            detail = f"The address has a query of more than {MAX_QUERY_BYTES} bytes."
+            await problem(414, "QUERY_TOO_LONG", detail)(scope, receive, send)
+            return
         if scope["type"] == "http" and b"%00" in scope.get("raw_path", b"") + b"?" + scope["query_string"]:
             await problem(400, "INVALID_PATH", "The address contains NUL.")(scope, receive, send)
             return

@@ -9,13 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trtfarm import __version__
-from trtfarm.contract.v1 import VERSION_HEADER
 from trtfarm_api.app import create_app
 from trtfarm_api.farm import Farm
+from trtfarm_api.pages import STYLE_SOURCE
 
 _START_SECONDS = 30.0
 _KEEP_ALIVE_SECONDS = 30
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"style-src {STYLE_SOURCE}",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+# With every answer, also the ones that no route has made.
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", _POLICY),
+]
 
 
 def serve(farm: Farm) -> None:
@@ -43,15 +58,20 @@ def serving(farm: Farm, socket: Path) -> Iterator[None]:
 def _server(farm: Farm, **options: Any) -> Any:
     import uvicorn
 
+    from trtfarm_api.connections import GuardedProtocol
+
     app = create_app(farm)
     config = uvicorn.Config(
         app,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=10,
+        http=GuardedProtocol,
         ws="none",
+        proxy_headers=False,  # nothing here believes them
         access_log=False,
+        log_config=None,  # the process has its own
         server_header=False,
-        headers=[(VERSION_HEADER, __version__)],
+        headers=_HEADERS,
         **options,
     )
     server = uvicorn.Server(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,11 +17,19 @@ def _inspection_processes() -> int:
     return max(2, min(4, os.cpu_count() or 1))
 
 
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+ADMIN_KEY = "admin.key"
+HostName = Annotated[str, Field(pattern=r"^(\[?[0-9a-fA-F:.]{2,45}\]?|[a-zA-Z0-9_][a-zA-Z0-9._-]{0,252})$")]
+
+
 class ServerSettings(BaseModel):
     """How the API serves.
 
     Attributes:
-        host, port: where it listens. Anything but loopback demands API keys.
+        host, port: where it listens.
+        hosts: names by which clients call it, beside ``host``, loopback's, and the address they connect to.
+        require_keys: every request but those of ``/healthz`` and ``/readyz`` carries an API key. Without, it
+            listens on loopback only, and takes nothing that came through a proxy.
         staging: folder for uploads under way; as large as the largest models together.
         max_upload_bytes: largest file accepted.
         disk_reserve_bytes: an upload that would leave less on the disk of staging or store is refused.
@@ -40,6 +49,8 @@ class ServerSettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8420, ge=0, le=65535)
+    hosts: list[HostName] = []
+    require_keys: bool = True
     staging: Path = Path("/var/lib/trtfarm/uploads")
     max_upload_bytes: int = Field(default=200 * 2**30, ge=1)
     disk_reserve_bytes: int = Field(default=2**30, ge=0)
@@ -55,10 +66,22 @@ class ServerSettings(BaseModel):
     sandbox: Mode = Mode.AUTO
 
     @property
-    def requires_keys(self) -> bool:
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
         if self.host == "localhost":
-            return False
-        try:
-            return not ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
             return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def accepted_hosts(self) -> tuple[str, ...]:
+        """What a Host header may say; 0.0.0.0 and :: are names of nothing."""
+        anywhere = self.host in {"", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        return (*LOOPBACK_NAMES, *self.hosts, *(() if anywhere else (self.host,)))
+
+    @property
+    def admin_key(self) -> Path:
+        """Where the first start puts the key that it makes: the one folder that every API process writes."""
+        return self.staging / ADMIN_KEY

@@ -37,14 +37,18 @@ class Database:
         """Raises ConfigurationError for a URL of another database; connects only when first used."""
         try:
             url = make_url(settings.url.get_secret_value())
-        except ArgumentError:
+            if "@" in (url.host or ""):
+                raise ArgumentError  # the rest of a password, which would be looked up, and told
+            if url.get_backend_name() == "sqlite":
+                engine = create_engine(url, connect_args={"timeout": 30.0})
+                _configure_sqlite(engine)
+                return cls(engine)
+        except (ArgumentError, ValueError):  # they quote parts of it, which may be the password's
             raise ConfigurationError(
-                "database.url is no address of a database.", hint="Use postgresql+psycopg:// or sqlite:///."
+                "database.url is no address of a database.",
+                hint="Use postgresql+psycopg://user:password@host:port/name or sqlite:///path; "
+                "in a password, write %40 for @, %2F for /, %3A for : and %23 for #.",
             ) from None
-        if url.get_backend_name() == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": 30.0})
-            _configure_sqlite(engine)
-            return cls(engine)
         if url.get_backend_name() != "postgresql":
             raise ConfigurationError(
                 f"The database {url.get_backend_name()} is not supported.",
@@ -96,6 +100,8 @@ def _means_unavailable(error: Exception) -> bool:
 
 
 def _connect_bounded(engine: Engine, settings: DatabaseSettings, process_name: str) -> None:
+    import psycopg
+
     from trtfarm_db.postgres import BoundedConnection, bound_seconds, connect_arguments
 
     ours = connect_arguments(settings, process_name)
@@ -104,9 +110,12 @@ def _connect_bounded(engine: Engine, settings: DatabaseSettings, process_name: s
     def connect(dialect: Any, record: Any, args: Any, given: dict[str, Any]) -> Any:
         del dialect, record
         options = f"{ours['options']} {given.pop('options', '')}"
-        return BoundedConnection.bounded(
-            bound_seconds(settings), *args, **(ours | given | {"options": options})
-        )
+        try:
+            return BoundedConnection.bounded(
+                bound_seconds(settings), *args, **(ours | given | {"options": options})
+            )
+        except psycopg.ProgrammingError as error:  # of libpq, before it looks for a server
+            raise ConfigurationError(f"database.url: {error}.") from None
 
 
 def _ping_idle_connections(engine: Engine) -> None:

@@ -104,7 +104,10 @@ class Worker(Process):
 
 
 class Farm:
-    """Where a farm's parts are, and its clients. ``settings`` are environment variables for all parts."""
+    """Where a farm's parts are, and its clients. ``settings`` are environment variables for all parts.
+
+    Its first API makes an admin key, which is everybody's here.
+    """
 
     def __init__(self, folder: Path, database_url: str, redis: RedisProcess, **settings: object) -> None:
         self.folder = folder
@@ -129,7 +132,13 @@ class Farm:
         log = self._log("api")
         with running([TRTFARM, "serve"], self.env, log) as process:
             wait_until("the API answers", lambda: self.ready(process), _START_SECONDS)
+            self.http.headers["Authorization"] = f"Bearer {self.key}"
             yield process
+
+    @property
+    def key(self) -> str:
+        """As the first start has written it."""
+        return (self.folder / "staging/admin.key").read_text().strip()
 
     def ready(self, api: Process) -> bool:
         assert api.running, api.text()
@@ -165,7 +174,11 @@ class Farm:
     @property
     def client_env(self) -> dict[str, str]:
         """What a person's shell has: the farm's address, and none of its settings."""
-        return clean_environment() | {"TRTFARM_URL": self.url, "TRTFARM_HOME": str(self.folder / "home")}
+        return clean_environment() | {
+            "TRTFARM_URL": self.url,
+            "TRTFARM_API_KEY": self.key,
+            "TRTFARM_HOME": str(self.folder / "home"),
+        }
 
     def submit(self, model: Path, *options: str, gpu: str = "cc-8.9") -> str:
         """The id of a build's job, which goes on by itself."""

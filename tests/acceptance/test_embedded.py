@@ -166,7 +166,13 @@ def test_serve_embedded(shell: Shell, tmp_path: Path) -> None:
     with shell.start("serve", "--embedded", "--port", str(port)) as server:
         wait_until("the API answers", answers, 60)
         model = models.small(tmp_path / "model.onnx", seed=1)
-        remote = run_cli(*("build", model, "--gpu", "cc-8.9", "--json"), env=shell.env | {"TRTFARM_URL": url})
+        command, elsewhere = ("build", model, "--gpu", "cc-8.9", "--json"), shell.env | {"TRTFARM_URL": url}
+        refused = run_cli(*command, env=elsewhere)
+        assert (refused.code, refused.error["code"]) == (4, "AUTH_REQUIRED"), refused
+        assert "$TRTFARM_HOME/token" in refused.error["hint"]
+        token = (shell.folder / "home/token").read_text().strip()
+        assert token not in server.text()
+        remote = run_cli(*command, env=elsewhere | {"TRTFARM_API_KEY": token})
         assert (remote.code, remote.job["disposition"]) == (0, "created"), remote
         # A command in the same home is served by the process that runs it.
         beside = shell.run("build", model, "--gpu", "cc-8.9", "--json")

@@ -22,22 +22,23 @@ JOBS = 50
 THREADS = 8
 
 
-def curl(*arguments: str) -> tuple[int, Any]:
+def curl(farm: Farm, *arguments: str) -> tuple[int, Any]:
     """The status and the JSON document of one request."""
     command = ["curl", "--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}"]
+    command += ["--header", f"Authorization: Bearer {farm.key}"]
     out = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
     body, _, status = out.rpartition("\n")
     return int(status), json.loads(body) if body else None
 
 
-def post(url: str, document: dict[str, Any]) -> tuple[int, Any]:
-    return curl("--json", json.dumps(document), url)
+def post(farm: Farm, url: str, document: dict[str, Any]) -> tuple[int, Any]:
+    return curl(farm, "--json", json.dumps(document), url)
 
 
-def patch(url: str, offset: int, data: Path) -> tuple[int, Any]:
+def patch(farm: Farm, url: str, offset: int, data: Path) -> tuple[int, Any]:
     headers = [f"Upload-Offset: {offset}", "Content-Type: application/octet-stream"]
     sent = [part for header in headers for part in ("--header", header)]
-    return curl("--request", "PATCH", *sent, "--data-binary", f"@{data}", url)
+    return curl(farm, "--request", "PATCH", *sent, "--data-binary", f"@{data}", url)
 
 
 def sha256sum(path: Path) -> str:
@@ -49,18 +50,18 @@ def test_the_whole_loop_with_curl(farm: Farm, tmp_path: Path) -> None:
     model, plan = models.small(tmp_path / "curl.onnx", seed=1001), tmp_path / "curl.plan"
     size, digest = model.stat().st_size, sha256sum(model)
 
-    status, upload = post(f"{farm.url}/v1/uploads", {"digest": digest, "size_bytes": size})
+    status, upload = post(farm, f"{farm.url}/v1/uploads", {"digest": digest, "size_bytes": size})
     assert (status, upload["offset"], upload["complete"]) == (201, 0, False)
-    status, upload = patch(f"{farm.url}/v1/uploads/{upload['upload_id']}", 0, model)
+    status, upload = patch(farm, f"{farm.url}/v1/uploads/{upload['upload_id']}", 0, model)
     assert (status, upload["complete"], upload["model"]) == (200, True, digest)
 
     wanted = {"model": digest, "target": {"gpu": "rtx-4090"}}
-    status, submission = post(f"{farm.url}/v1/jobs", wanted)
+    status, submission = post(farm, f"{farm.url}/v1/jobs", wanted)
     assert (status, submission["disposition"]) == (201, "created")
     url = f"{farm.url}/v1/jobs/{submission['job']['job_id']}"
 
     def ended() -> dict[str, Any] | None:
-        status, job = curl(url)
+        status, job = curl(farm, url)
         assert status == 200
         return job if job["state"] not in {"queued", "running"} else None
 
@@ -68,12 +69,12 @@ def test_the_whole_loop_with_curl(farm: Farm, tmp_path: Path) -> None:
     assert job["state"] == "succeeded", job
     assert job["target"]["gpu"] == "cc-8.9"  # what an rtx-4090 shares with others of its capability
 
-    status, _ = curl("--output", str(plan), f"{farm.url}/v1/plans/{job['plan']['digest']}/content")
+    status, _ = curl(farm, "--output", str(plan), f"{farm.url}/v1/plans/{job['plan']['digest']}/content")
     assert status == 200
     assert sha256sum(plan) == job["plan"]["digest"]
     assert plan.stat().st_size == job["plan"]["size_bytes"]
 
-    status, again = post(f"{farm.url}/v1/jobs", wanted)
+    status, again = post(farm, f"{farm.url}/v1/jobs", wanted)
     assert (status, again["disposition"], again["job"]["job_id"]) == (200, "reused", job["job_id"])
 
 
@@ -83,24 +84,24 @@ def test_an_upload_that_was_cut_off_goes_on(farm: Farm, tmp_path: Path) -> None:
     (tmp_path / "first").write_bytes(data[:300])
     (tmp_path / "rest").write_bytes(data[300:])
     announced = {"digest": sha256sum(model), "size_bytes": len(data)}
-    _, upload = post(f"{farm.url}/v1/uploads", announced)
+    _, upload = post(farm, f"{farm.url}/v1/uploads", announced)
     url = f"{farm.url}/v1/uploads/{upload['upload_id']}"
-    assert patch(url, 0, tmp_path / "first")[1]["offset"] == 300
+    assert patch(farm, url, 0, tmp_path / "first")[1]["offset"] == 300
 
-    status, refused = patch(url, 0, tmp_path / "rest")
+    status, refused = patch(farm, url, 0, tmp_path / "rest")
     assert (status, refused["code"], refused["details"]["offset"]) == (409, "OFFSET_MISMATCH", 300)
-    status, resumed = post(f"{farm.url}/v1/uploads", announced)
+    status, resumed = post(farm, f"{farm.url}/v1/uploads", announced)
     assert (status, resumed["upload_id"], resumed["offset"]) == (200, upload["upload_id"], 300)
-    assert patch(url, 300, tmp_path / "rest")[1]["complete"]
+    assert patch(farm, url, 300, tmp_path / "rest")[1]["complete"]
 
 
 def test_a_wrong_digest_and_an_unknown_field_are_told(farm: Farm, tmp_path: Path) -> None:
     model = models.small(tmp_path / "wrong.onnx", seed=1003)
     announced = {"digest": "sha256:" + "0" * 64, "size_bytes": model.stat().st_size}
-    _, upload = post(f"{farm.url}/v1/uploads", announced)
-    status, problem = patch(f"{farm.url}/v1/uploads/{upload['upload_id']}", 0, model)
+    _, upload = post(farm, f"{farm.url}/v1/uploads", announced)
+    status, problem = patch(farm, f"{farm.url}/v1/uploads/{upload['upload_id']}", 0, model)
     assert (status, problem["code"]) == (422, "DIGEST_MISMATCH")
-    status, problem = post(f"{farm.url}/v1/uploads", {**announced, "colour": "red"})
+    status, problem = post(farm, f"{farm.url}/v1/uploads", {**announced, "colour": "red"})
     assert (status, problem["code"]) == (422, "UNKNOWN_FIELD")
 
 
@@ -136,7 +137,7 @@ def test_the_whole_loop_with_the_command_line(farm: Farm, tmp_path: Path) -> Non
 
 def test_fifty_at_once_are_built_once_each(farm: Farm, tmp_path: Path) -> None:
     paths = [models.small(tmp_path / f"{number}.onnx", seed=number) for number in range(JOBS)]
-    with FarmClient(farm.url) as client, ThreadPoolExecutor(THREADS) as pool:
+    with FarmClient(farm.url, farm.key) as client, ThreadPoolExecutor(THREADS) as pool:
 
         def submit(path: Path) -> SubmissionView:
             digest = client.upload_model(path, manifest_of(path))

@@ -73,20 +73,32 @@ def test_serve_on_a_port_in_use(farm: Farm) -> None:
     assert "Cannot listen on" in done.err
 
 
-def test_serve_for_others_needs_a_key(farm: Farm) -> None:
-    done = run(farm, "serve", "--host", "0.0.0.0")
+def test_without_keys_on_loopback_only(farm: Farm) -> None:
+    done = run(farm, "serve", "--host", "0.0.0.0", TRTFARM_SERVER_REQUIRE_KEYS="false")
     assert done.code == 2, done
-    assert "trtfarm key create" in done.err
+    assert "listens on loopback only" in done.err
+    assert "server.require_keys" in done.err
+
+
+def test_a_first_key_that_cannot_be_written(farm: Farm, postgres_server: services.PostgresServer) -> None:
+    with postgres_server.database() as url:
+        run(farm, "db", "upgrade", TRTFARM_DATABASE_URL=url)
+        done = run(farm, "serve", TRTFARM_DATABASE_URL=url, TRTFARM_SERVER_STAGING="/proc/none")
+        assert done.code == 2, done
+        assert "trtfarm key create" in done.err
+        assert run(farm, "key", "list", "--json", TRTFARM_DATABASE_URL=url).document["keys"] == []
 
 
 def test_keys(farm: Farm) -> None:
     made = run(farm, "key", "create", "ci", "--scope", "submit", "--json").document
     assert made["key"].startswith("trtfarm_")
     listed = run(farm, "key", "list", "--json")
-    assert [(each["key_id"], each["name"]) for each in listed.document["keys"]] == [(made["key_id"], "ci")]
+    assert (made["key_id"], "ci") in [(each["key_id"], each["name"]) for each in listed.document["keys"]]
     assert made["key"] not in listed.out
     assert run(farm, "key", "revoke", made["key_id"], "--json").document["state"] == "revoked"
-    assert run(farm, "key", "list", "--json").document["keys"][0]["revoked_at"]
+    listed = run(farm, "key", "list", "--json")
+    (revoked,) = [each for each in listed.document["keys"] if each["key_id"] == made["key_id"]]
+    assert revoked["revoked_at"]
     done = run(farm, "key", "revoke", "nobody", "--json")
     assert (done.code, done.error["code"]) == (3, "NOT_FOUND")
 

@@ -69,7 +69,10 @@ class Run:
             log.close()
 
     def cli(self, *arguments: str) -> dict[str, Any]:
-        environment = os.environ | {"TRTFARM_URL": f"http://127.0.0.1:{PORT}"}
+        environment = os.environ | {
+            "TRTFARM_URL": f"http://127.0.0.1:{PORT}",
+            "TRTFARM_API_KEY": (self.home / "token").read_text().strip(),
+        }
         done = subprocess.run(
             [sys.executable, "-m", "trtfarm", *arguments, "--json"],
             env=environment,

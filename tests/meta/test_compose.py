@@ -139,7 +139,8 @@ def test_the_environment_is_valid_settings(store, monkeypatch):
         assert loaded.redis.url.get_secret_value() == "redis://trtfarm:redispassword@redis:6379/0"
         assert loaded.store.url.startswith(store)
         if service == "api":
-            assert loaded.server.requires_keys
+            assert loaded.server.require_keys
+            assert "api" in loaded.server.hosts
             mounts = {volume.partition(":")[2] for volume in SERVICES["api"]["volumes"]}
             assert str(loaded.server.staging) in mounts
         if service == "worker-cpu":

@@ -32,7 +32,7 @@ AT_THE_TOP = {
     "starlette": ("trtfarm_api",),
     "tensorrt": (),
     "tensorrt_rtx": (),
-    "uvicorn": (),
+    "uvicorn": ("trtfarm_api.connections",),
 }
 # Names whose call makes an engine, a client, an application, a settings object, a thread or a log handler.
 MAKERS = {

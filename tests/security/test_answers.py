@@ -316,7 +316,7 @@ LIES: list[tuple[str, str, Reply, Ask]] = [
         lambda sdk: sdk.job(job(None, state=JobState.QUEUED)),
     ),
     (
-        "cancel", "POST /v1/jobs/job-1/cancel", said(job(None, job_id="job-2")),
+        "cancel", "POST /v1/jobs/job-1/cancel", said(job(None, job_id="job-2", others=0)),
         lambda sdk: sdk.cancel("job-1"),
     ),
     (

@@ -17,6 +17,7 @@ from trtfarm.cli.exit_codes import Exit
 from trtfarm.cli.output import print_json, size, stderr
 from trtfarm.contract.typed import CONVERTER
 from trtfarm.errors import TrtFarmError
+from trtfarm.errors.discretion import discreet_url
 
 _SERVER_PACKAGES = ("celery", "fastapi", "sqlalchemy", "obstore")
 
@@ -111,7 +112,7 @@ def _farm(remote: str | None) -> Check:
     from trtfarm.cli.run import with_farm
     from trtfarm.compose.embedded import Home
 
-    where = remote or f"embedded, {Home.default().path}"
+    where = discreet_url(remote) if remote else f"embedded, {Home.default().path}"
     try:
         fleet = with_farm(lambda farm: farm.fleet())
     except TrtFarmError as error:

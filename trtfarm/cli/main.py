@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -86,6 +87,7 @@ app.command(epilog="Example: trtfarm doctor")(doctor.doctor)
 
 
 def main() -> None:
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         status = app(standalone_mode=False)
     except _UsageError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trtfarm.cli.output import PlainFormatter, print_json, print_table, say, size, size_bytes, stderr
+from trtfarm.cli.logs import log_to_stderr
+from trtfarm.cli.output import print_json, print_table, say, size, size_bytes, stderr
 from trtfarm.cli.roles import roles
 from trtfarm.cli.run import exits
 from trtfarm.contract.jobs import Scope
@@ -38,7 +38,7 @@ def serve(
     embedded: Annotated[
         bool, typer.Option("--embedded", help="One process: SQLite, a folder, a worker; no Redis.")
     ] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; not loopback needs keys.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
     """Serves the HTTP API, by default on 127.0.0.1:8420."""
@@ -46,8 +46,8 @@ def serve(
         from trtfarm.compose.serve import serve_distributed, serve_embedded
         from trtfarm.compose.settings import ApiSettings
 
-        _log_to_stderr()
         settings = ApiSettings.load(config)
+        log_to_stderr(settings.secrets())
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
         (serve_embedded if embedded else serve_distributed)(settings)
@@ -59,8 +59,9 @@ def worker(config: Config = None) -> None:
         from trtfarm.compose.settings import WorkerFileSettings
         from trtfarm.compose.worker import run
 
-        _log_to_stderr()
-        run(WorkerFileSettings.load(config))
+        settings = WorkerFileSettings.load(config)
+        log_to_stderr(settings.secrets())
+        run(settings)
 
 
 @db.command(epilog="Example: trtfarm db upgrade --config configs/api.toml")
@@ -183,11 +184,3 @@ def revoke(
             print_json({"key_id": key_id, "state": "revoked"})
         else:
             stderr.print(f"Key {key_id} is revoked.")
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for noisy in ("alembic", "celery", "kombu", "uvicorn.error"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trtfarm.cli.output import print_json, stderr
+from trtfarm.cli.output import print_json, say, stderr
 from trtfarm.cli.run import exits
 from trtfarm.errors import ConfigurationError
 
@@ -42,7 +42,8 @@ def roles(
         from trtfarm.compose.admin import make_roles, roles_script
 
         if only_print:
-            typer.echo(roles_script(config, prefix))
+            for line in roles_script(config, prefix).splitlines():
+                say(line)
             return
         passwords = {} if no_passwords else {role: _password(role) for role in ROLES}
         made = make_roles(config, prefix, passwords)

@@ -61,6 +61,11 @@ class Home:
         return self.path / "controller.json"
 
     @property
+    def token(self) -> Path:
+        """A file with the farm's one key."""
+        return self.path / "token"
+
+    @property
     def staging(self) -> Path:
         return self.path / "uploads"
 
@@ -116,6 +121,7 @@ def embedded_farm(
     Of ``worker``, all counts that is set, but for its runtime, GPU and scratch folder.
     """
     from trtfarm.compose.parts import farm
+    from trtfarm.compose.secrets import make_token
     from trtfarm.ring import LocalBell
     from trtfarm.store import ArtifactStore, StoreSettings
     from trtfarm_api.settings import ServerSettings
@@ -135,7 +141,18 @@ def embedded_farm(
         schema.upgrade(database)
         store = ArtifactStore.open(StoreSettings(url=home.artifacts.resolve().as_uri()))
         bell = LocalBell()
-        parts = stack.enter_context(farm(server, database, store, bell, maintenance=maintenance))
+        token = make_token(home.token) if server.require_keys else None
+        parts = stack.enter_context(
+            farm(
+                server,
+                database,
+                store,
+                bell,
+                require_keys=server.require_keys,
+                token=token,
+                maintenance=maintenance,
+            )
+        )
         agents = []
         for runtime, gpu in workers_here():
             defaults = {"lease_seconds": 10, "heartbeat_seconds": 1, "idle_poll_seconds": 2}

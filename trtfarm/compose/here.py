@@ -18,9 +18,11 @@ import httpx
 from anyio import to_thread
 
 from trtfarm.compose.embedded import Home, controller, embedded_farm, reachable_at, socket_folder
+from trtfarm.compose.secrets import read_token
+from trtfarm.contract.v1 import EMBEDDED_HOST
 from trtfarm.errors import ConfigurationError, FarmUnreachableError
 
-URL = "http://embedded.trtfarm"
+URL = f"http://{EMBEDDED_HOST}"
 _TAKE_OVER_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 0.2
 
@@ -156,7 +158,7 @@ class EmbeddedTransport(httpx.BaseTransport):
         while True:
             try:
                 where = self._here.where()
-                return self._line(where).handle_request(_addressed(request, where))
+                return self._line(where).handle_request(_addressed(request, where, self._here.home))
             except (httpx.ConnectError, FarmUnreachableError):
                 if taking_over.gives_up():
                     raise
@@ -183,7 +185,9 @@ class AsyncEmbeddedTransport(httpx.AsyncBaseTransport):
         while True:
             try:
                 where = await to_thread.run_sync(self._here.where)
-                return await self._line(where).handle_async_request(_addressed(request, where))
+                return await self._line(where).handle_async_request(
+                    _addressed(request, where, self._here.home)
+                )
             except (httpx.ConnectError, FarmUnreachableError):
                 if taking_over.gives_up():
                     raise
@@ -205,9 +209,12 @@ def _no_tls() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _addressed(request: httpx.Request, where: Where) -> httpx.Request:
+def _addressed(request: httpx.Request, where: Where, home: Home) -> httpx.Request:
+    """With the farm's key, which only its user can read."""
     if where.url is not None:
         url = httpx.URL(where.url)
         request.url = request.url.copy_with(scheme=url.scheme, host=url.host, port=url.port)
         request.headers["Host"] = url.netloc.decode()
+    if token := read_token(home.token):
+        request.headers["Authorization"] = f"Bearer {token}"
     return request

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtfarm.compose.secrets import make_first_key
 from trtfarm.errors import ConfigurationError
 from trtfarm.private_folder import private_folder
 
@@ -28,6 +29,7 @@ def farm(
     bell: Bell,
     *,
     require_keys: bool = False,
+    token: str | None = None,
     maintenance: MaintenanceSettings | None = None,
     catalogue_path: Path | None = None,
 ) -> Iterator[Farm]:
@@ -51,6 +53,7 @@ def farm(
             catalogue=Catalogue.load(catalogue_path),
             inspection=inspection,
             require_keys=require_keys,
+            token=token,
             maintenance=maintenance or MaintenanceSettings(),
         )
 
@@ -60,8 +63,8 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
     """The parts of ``trtfarm serve``, on PostgreSQL and Redis.
 
     Raises:
-        ConfigurationError: the schema is not current, keys are required and there is none, or others may
-            write into the folder of uploads.
+        ConfigurationError: the schema is not current, others could reach it without a key, or write into the
+            folder of uploads, or there is no key and the file for a first one cannot be written.
         DatabaseUnavailableError: the database does not answer.
     """
     from trtfarm.ring import CeleryBell, celery_app
@@ -70,13 +73,14 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
     from trtfarm_db.engine import Database
 
     server = settings.server
+    require_doors(server)
     with contextlib.ExitStack() as stack:
         database = Database.open(settings.database, "trtfarm-api")
         stack.callback(database.close)
         schema.require_current(database)
-        if server.requires_keys:
-            _require_a_key(database, server.host)
         private_folder(server.staging, "server.staging")
+        if server.require_keys:
+            make_first_key(database, server.admin_key)
         store = ArtifactStore.open(settings.store)
         bell = CeleryBell(celery_app(settings.redis.url.get_secret_value()))
         stack.callback(bell.close)
@@ -86,20 +90,17 @@ def distributed_farm(settings: ApiSettings) -> Iterator[Farm]:
                 database,
                 store,
                 bell,
-                require_keys=server.requires_keys,
+                require_keys=server.require_keys,
                 maintenance=settings.maintenance,
                 catalogue_path=settings.catalogue.path,
             )
         )
 
 
-def _require_a_key(database: Database, host: str) -> None:
-    from trtfarm_db.repositories.keys import KeyRepository
-
-    with database.transaction() as connection:
-        if KeyRepository(connection).any_active():
-            return
-    raise ConfigurationError(
-        f"Listening on {host} needs API keys, and there is none.",
-        hint="Create one first: trtfarm key create admin --scope admin. Or listen on 127.0.0.1.",
-    )
+def require_doors(server: ServerSettings) -> None:
+    """Raises ConfigurationError for a farm that others could reach without a key."""
+    if not server.require_keys and not server.loopback:
+        raise ConfigurationError(
+            f"Without API keys, the farm listens on loopback only, not on {server.host}.",
+            hint="Leave server.require_keys at true, or set server.host to 127.0.0.1.",
+        )

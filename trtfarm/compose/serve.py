@@ -27,7 +27,7 @@ def serve_embedded(settings: ApiSettings) -> None:
         ConfigurationError: another process runs this farm, or others could reach it.
     """
     server = settings.server
-    if server.requires_keys:
+    if not server.loopback:
         raise ConfigurationError(
             f"An embedded farm listens on loopback only, not on {server.host}.",
             hint="Run trtfarm serve without --embedded for other machines.",

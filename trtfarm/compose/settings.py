@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -25,6 +26,9 @@ from trtfarm_worker.settings import WorkerSettings
 
 T = TypeVar("T", bound="_Settings")
 
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY")
+_SHORTEST_SECRET = 4  # a shorter one would hide half of every line
+
 
 class RedisSettings(BaseModel):
     """``url`` as redis-py writes it: ``redis://[:password@]host:port/number``."""
@@ -39,6 +43,10 @@ class RedisSettings(BaseModel):
         # Celery takes what has no scheme for the name of an AMQP server.
         if not url.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("a Redis URL starts with redis:// or rediss://")
+        try:
+            _ = urlsplit(url.get_secret_value()).port
+        except ValueError:
+            raise ValueError("a Redis URL is redis://[:password@]host:port/number") from None
         return url
 
 
@@ -62,6 +70,15 @@ class _Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()
     store: StoreSettings = StoreSettings(url="file:///var/lib/trtfarm/artifacts")
+
+    def secrets(self) -> frozenset[str]:
+        """What no log may show."""
+        found = self.store.secrets() | {os.environ.get(name, "") for name in _SECRET_VARIABLES}
+        for url in (self.database.url, self.redis.url):
+            account, at, _ = url.get_secret_value().partition("://")[2].rpartition("@")
+            password = account.partition(":")[2] if at else ""
+            found |= {password, unquote(password)}
+        return frozenset(each for each in found if len(each) >= _SHORTEST_SECRET)
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
@@ -97,7 +114,7 @@ class _Settings(BaseSettings):
                 hint="configs/ has a commented template of every key.",
             ) from error
         except ValueError as error:
-            raise ConfigurationError(f"{path}: {error}") from error
+            raise ConfigurationError(f"{path or 'The environment'}: {error}") from error
         return loaded  # type: ignore[no-any-return]
 
 

@@ -24,6 +24,7 @@ from trtfarm.errors import BuildError, InvalidRequestError, JobCancelledError, f
 MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 DEFAULT_TIMEOUT_SECONDS = 4 * 3600
 VERSION_HEADER = "Trtfarm-Version"
+EMBEDDED_HOST = "embedded.trtfarm"  # a farm on a Unix socket
 """Of every answer: the farm's version."""
 Priority = Annotated[int, Field(ge=-100, le=100)]
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
+from trtfarm.errors.discretion import discreet
+
 
 class TrtFarmError(Exception):
     """The farm could not do what was asked."""
 
+    # ``message`` shows no password of a URL, whatever library has written it.
     code: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str | None = None, *, hint: str | None = None, **details: Any) -> None:
-        self.message = message or inspect.cleandoc(type(self).__doc__ or "").partition("\n")[0]
+        self.message = discreet(message or inspect.cleandoc(type(self).__doc__ or "").partition("\n")[0])
         self.hint = hint
         self.details = details
         super().__init__(self.message)

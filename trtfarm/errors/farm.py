@@ -35,6 +35,24 @@ class QuotaExceededError(TrtFarmError):
     code = "QUOTA_EXCEEDED"
 
 
+class ForeignHostError(AuthError):
+    """The request names another host."""
+
+    code = "HOST_REFUSED"
+
+
+class ForeignOriginError(AuthError):
+    """The request comes from a page of another site."""
+
+    code = "ORIGIN_REFUSED"
+
+
+class ProxyWithoutKeysError(AuthError):
+    """A farm without keys takes no request that came through a proxy."""
+
+    code = "PROXY_WITHOUT_KEYS"
+
+
 class UnavailableError(TrtFarmError):
     """A part of the farm cannot be reached just now; try again."""
 

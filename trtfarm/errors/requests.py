@@ -71,6 +71,12 @@ class BodyTooLargeError(InvalidRequestError):
     code = "BODY_TOO_LARGE"
 
 
+class BodyTimeoutError(InvalidRequestError):
+    """The request's body did not arrive in time."""
+
+    code = "BODY_TIMEOUT"
+
+
 class InvalidCursorError(InvalidRequestError):
     """That cursor did not come from this list."""
 

@@ -57,6 +57,8 @@ def open_store(settings: StoreSettings) -> ObjectStore:
         return from_url(settings.url, **arguments)
     except (BaseError, OSError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
+        for secret in settings.secrets() - {""}:
+            reason = reason.replace(secret, "***")
         raise ConfigurationError(
             f"The artifact store at {settings.url} cannot be opened: {reason}"
         ) from error

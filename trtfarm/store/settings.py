@@ -62,6 +62,10 @@ class StoreSettings(BaseModel):
     def on_disk(self) -> bool:
         return self.url.startswith("file:")
 
+    def secrets(self) -> frozenset[str]:
+        """Values of options that must not be shown."""
+        return frozenset(value for key, value in self.options.items() if key not in _PRINTABLE)
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         yield "url", self.url
         yield "options", {key: value if key in _PRINTABLE else "***" for key, value in self.options.items()}

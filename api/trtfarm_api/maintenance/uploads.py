@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtfarm_api.maintenance.settings import MaintenanceSettings
+from trtfarm_api.settings import ADMIN_KEY
 from trtfarm_db.engine import Database
 from trtfarm_db.repositories.uploads import UploadRepository
 
@@ -67,7 +68,8 @@ class UploadSweeper:
         """Old files of uploads that are complete, have expired, or are not known."""
         if not self._staging.is_dir():
             return []
-        old = [path.name for path in self._staging.iterdir() if self._is_stale(path.name)]
+        found = (path.name for path in self._staging.iterdir() if path.name != ADMIN_KEY)
+        old = [name for name in found if self._is_stale(name)]
         with self._database.transaction() as connection:
             return sorted(set(old) - UploadRepository(connection).open_among(old))
 

@@ -10,11 +10,14 @@ from trtfarm.contract.jobs import JobState, Scope
 from trtfarm.contract.target import queue_name
 from trtfarm.contract.v1 import FleetView, QueueView, WorkerView
 from trtfarm_api.auth import scoped
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.farm import FarmDep
 from trtfarm_db.repositories.jobs import JobRepository
 from trtfarm_db.repositories.workers import WorkerRepository
 
-router = APIRouter(prefix="/v1/fleet", tags=["fleet"], dependencies=[scoped(Scope.READ)])
+router = APIRouter(
+    prefix="/v1/fleet", tags=["fleet"], dependencies=[scoped(Scope.READ)], route_class=DocumentRoute
+)
 
 
 @router.get("")

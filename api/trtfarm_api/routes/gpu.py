@@ -13,6 +13,7 @@ from trtfarm.contract.timing_cache import TimingCacheView
 from trtfarm.contract.v1 import BenchmarkPage, TimingCacheImport, TimingCacheList
 from trtfarm.errors import NotFoundError
 from trtfarm_api.auth import scoped
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import FarmDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
@@ -22,7 +23,7 @@ from trtfarm_db.repositories.benchmarks import BenchmarkRepository
 from trtfarm_db.repositories.names import NameRepository
 from trtfarm_db.repositories.timing_caches import TimingCacheRepository
 
-router = APIRouter(prefix="/v1", tags=["gpu"])
+router = APIRouter(prefix="/v1", tags=["gpu"], route_class=DocumentRoute)
 Text = Annotated[str | None, Query(max_length=80)]
 Key = Annotated[str, Path(pattern="^[0-9a-f]{6,64}$", description="First digits do.")]
 

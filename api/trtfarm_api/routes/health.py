@@ -1,37 +1,52 @@
-"""For load balancers and Prometheus; the only routes without a key, but for the metrics."""
+"""For load balancers and Prometheus; all but the metrics without a key."""
 
 from __future__ import annotations
 
-from anyio import to_thread
-from fastapi import APIRouter, Depends, Response
+import logging
 
-from trtfarm import __version__
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Request, Response
+
 from trtfarm.contract.jobs import Scope
-from trtfarm_api.auth import requires
-from trtfarm_api.farm import FarmDep
+from trtfarm.errors import TrtFarmError, UnavailableError
+from trtfarm_api.auth import PRINCIPAL, scoped
+from trtfarm_api.documents import DocumentRoute
+from trtfarm_api.farm import Farm, FarmDep
 from trtfarm_db import schema
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=DocumentRoute)
+_CHECKS = CapacityLimiter(4)  # anybody may ask, and must not hold the threads of all routes
+_log = logging.getLogger(__name__)
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """The process is alive."""
     # A coroutine: it needs no thread, and so answers while a silent database holds them all.
-    return {"status": "ok", "version": __version__}
+    return {"status": "ok"}
 
 
 @router.get("/readyz")
-def readyz(farm: FarmDep) -> dict[str, str]:
+async def readyz(farm: FarmDep, request: Request) -> dict[str, str]:
     """Database and artifact store answer. Redis is not asked: the farm works without it."""
+    try:
+        await to_thread.run_sync(_check, farm, limiter=_CHECKS)
+    except TrtFarmError as error:
+        if request.scope[PRINCIPAL] is not None:
+            raise
+        _log.warning("not ready: %s", error)
+        raise UnavailableError("The farm is not ready; its log tells why.") from None
+    return {"status": "ready"}
+
+
+def _check(farm: Farm) -> None:
     schema.require_current(farm.database)
     farm.store.check()
-    return {"status": "ready"}
 
 
 @router.get(
     "/metrics",
-    dependencies=[Depends(requires(Scope.READ, without_database=True))],
+    dependencies=[scoped(Scope.READ)],
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},
 )

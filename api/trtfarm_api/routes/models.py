@@ -12,12 +12,15 @@ from trtfarm.contract.names import ModelPage, ModelReference
 from trtfarm.contract.v1 import ModelView
 from trtfarm.errors import ModelNotFoundError
 from trtfarm_api.auth import scoped
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.farm import FarmDep
 from trtfarm_api.paging import Limit
 from trtfarm_db.repositories.artifacts import ModelRepository
 from trtfarm_db.repositories.names import NameRepository
 
-router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[scoped(Scope.READ)])
+router = APIRouter(
+    prefix="/v1/models", tags=["models"], dependencies=[scoped(Scope.READ)], route_class=DocumentRoute
+)
 Name = Annotated[str | None, Query(max_length=200, description="Only models that have a tag of this name.")]
 After = Annotated[Digest | None, Query(description="`next` of the page before.")]
 

@@ -13,6 +13,7 @@ from trtfarm.contract.v1 import PlanPage, PlanView
 from trtfarm.errors import BlobMissingError
 from trtfarm_api.auth import scoped
 from trtfarm_api.blobs import BlobGoneError
+from trtfarm_api.documents import DocumentRoute
 from trtfarm_api.downloads import artifact_response
 from trtfarm_api.farm import FarmDep
 from trtfarm_api.paging import Cursor, Limit, next_cursor
@@ -20,7 +21,7 @@ from trtfarm_api.services.fitting import fitting
 from trtfarm_db.repositories.artifacts import PlanRepository
 from trtfarm_db.repositories.names import NameRepository
 
-router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[scoped(Scope.READ)])
+router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[scoped(Scope.READ)], route_class=DocumentRoute)
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 Text = Annotated[str | None, Query(max_length=80)]
 

@@ -327,7 +327,7 @@ class JobRepository:
         self.get(job_id)
         raise ScopeMissingError(
             f"Job {job_id} was not submitted with this key.",
-            hint="Its submitter may, and whoever has a key with scope admin.",
+            hint="Its submitters may, and with scope admin `job cancel --everyones` and `job prioritize`.",
         )
 
     def _cancelled(self, job_id: str, done: Cancelled) -> JobView:

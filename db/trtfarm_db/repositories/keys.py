@@ -27,6 +27,15 @@ _KEY = re.compile(
     rf"(?P<body>{_PREFIX}_(?P<id>[0-9a-f]{{12}})_(?P<secret>[0-9a-f]{{64}}))_(?P<checksum>[0-9a-f]{{8}})"
 )
 _TOUCH_SECONDS = 60.0
+_LOCK = 0x7472_6B65  # "trke"
+
+
+def parse(key: str) -> tuple[str, str]:
+    """(id, secret) of what has the form of a key. Raises AuthError."""
+    match = _KEY.fullmatch(key)
+    if match is None or match["checksum"] != _checksum(match["body"]):
+        raise AuthError("This is not an API key of a trtfarm.")
+    return match["id"], match["secret"]
 
 
 class KeyRepository:
@@ -59,11 +68,9 @@ class KeyRepository:
             AuthError: malformed or unknown.
             KeyRevokedError: revoked.
         """
-        match = _KEY.fullmatch(key)
-        if match is None or match["checksum"] != _checksum(match["body"]):
-            raise AuthError("This is not an API key of a trtfarm.")
-        row = self._connection.execute(select(ApiKey).where(ApiKey.id == match["id"])).first()
-        if row is None or not hmac.compare_digest(row.secret_hash, _hash(match["secret"])):
+        key_id, secret = parse(key)
+        row = self._connection.execute(select(ApiKey).where(ApiKey.id == key_id)).first()
+        if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
             raise AuthError("This API key is not known here.")
         if row.revoked_at is not None:
             raise KeyRevokedError
@@ -99,6 +106,11 @@ class KeyRepository:
         ).rowcount
         if not changed:
             raise NotFoundError(f"There is no API key {key_id}.")
+
+    def hold(self) -> None:
+        """Until the transaction ends, no other one that asked for this goes on."""
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
     def any_active(self) -> bool:
         return (

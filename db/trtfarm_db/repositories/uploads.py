@@ -103,7 +103,9 @@ class UploadRepository:
             .where(Upload.id == upload_id)
             .values(completed_at=db_now(), expired_at=None)
             .returning(Upload.principal, Upload.digest)
-        ).one()
+        ).first()
+        if row is None:
+            return
         self._connection.execute(
             dialect_insert(self._connection.dialect.name, UploadedFile)
             .values(principal=row.principal, digest=row.digest)

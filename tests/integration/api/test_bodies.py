@@ -149,7 +149,7 @@ def test_nul_in_an_address(world: World, address: str) -> None:
 )
 def test_strange_paths(world: World, path: str) -> None:
     with connect(world.url) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: farm\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         head, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 404 "), head
     assert json.loads(body)["code"] == "NOT_FOUND"

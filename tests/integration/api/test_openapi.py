@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from tests.integration.api.world import World
+from trtfarm_api.settings import ServerSettings
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "openapi.json"
 
@@ -41,6 +42,7 @@ def main() -> None:
         """No route is called, so the farm's parts are not needed."""
 
         inspection = SimpleNamespace(processes=1)
+        settings = ServerSettings()
 
         def __getattr__(self, name: str) -> None:
             return None

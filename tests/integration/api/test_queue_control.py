@@ -9,7 +9,6 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.integration.api.test_auth import caller, locked  # noqa: F401 - fixtures
 from tests.integration.api.world import World, problem
 from trtfarm.cli.main import app
 from trtfarm.contract.jobs import Scope
@@ -63,7 +62,7 @@ def test_the_command_line_asks_first(world: World, queued: list[str]) -> None:
     assert states(world, queued) == {"cancelled"}
 
 
-def test_only_ones_own_are_cancelled(locked: World, caller) -> None:  # noqa: F811
+def test_only_ones_own_are_cancelled(locked: World, caller) -> None:
     mine, theirs = caller(Scope.SUBMIT), caller(Scope.SUBMIT)
     jobs = [submitted(locked, each) for each in (mine, theirs)]
     assert mine.post("/v1/jobs/cancel", json={}).json()["cancelled"] == 1
@@ -72,7 +71,7 @@ def test_only_ones_own_are_cancelled(locked: World, caller) -> None:  # noqa: F8
     assert locked.http.post("/v1/jobs/cancel", json={"everyones": True}).json()["cancelled"] == 1
 
 
-def test_a_job_says_that_it_waits_for_its_quota(locked: World) -> None:  # noqa: F811
+def test_a_job_says_that_it_waits_for_its_quota(locked: World) -> None:
     with locked.farm.database.transaction() as connection:
         key_id, key = KeyRepository(connection).create("greedy", Scope.SUBMIT)
     database = locked.farm.database.engine.url.render_as_string(hide_password=False)

@@ -167,7 +167,7 @@ def test_a_body_in_chunks(world: World) -> None:
     upload_id = announce(world.http, data, "model")
     with connect(world.url) as connection:
         connection.sendall(
-            f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: farm\r\nTransfer-Encoding: chunked\r\n"
+            f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
             "Connection: close\r\n\r\n".encode()
         )
         for byte in data:

@@ -34,7 +34,7 @@ def half_sent(url: str, upload_id: str, data: bytes, sent: int, offset: int = 0)
     """A PATCH of ``data`` of which only the first bytes were sent; broken off at the end of the block."""
     with connect(url) as connection:
         head = (
-            f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: farm\r\nUpload-Offset: {offset}\r\n"
+            f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: {offset}\r\n"
             f"Content-Length: {len(data)}\r\nExpect: 100-continue\r\n\r\n"
         )
         connection.sendall(head.encode())
