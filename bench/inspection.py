@@ -47,7 +47,7 @@ def measure(servers: Servers) -> list[Figure]:
 
 
 def _answers(running: Farm, seconds: float) -> list[float]:
-    requests = [load.get(path) for path in _PATHS]
+    requests = [load.get(path, running.key) for path in _PATHS]
     return load.open_loop(
         running.port,
         lambda number: requests[number % len(requests)],
@@ -63,7 +63,8 @@ def _with_models(running: Farm) -> tuple[list[float], int]:
     arrived = threading.Semaphore(0)
 
     def send(number: int) -> None:
-        with httpx.Client(base_url=running.url, timeout=None, trust_env=False) as http:
+        headers = {"Authorization": f"Bearer {running.key}"}
+        with httpx.Client(base_url=running.url, headers=headers, timeout=None, trust_env=False) as http:
             data = attributes(MODEL_BYTES + number)
             announcement = {"digest": Digest.of_bytes(data), "size_bytes": len(data)}
             upload = http.post("/v1/uploads", json=announcement).json()["upload_id"]

@@ -40,6 +40,11 @@ def pool() -> Iterator[InspectionPool]:
 
 
 @pytest.fixture
+def large_from_1000_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_LARGE_BYTES", 1000)
+
+
+@pytest.fixture
 def few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "_WAITING", 3)
 
@@ -93,10 +98,12 @@ def _until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def _hanging(world: World, who: World, number: int, threads: ThreadPoolExecutor) -> list[Future[object]]:
+def _hanging(
+    world: World, who: World, number: int, threads: ThreadPoolExecutor, more: str = ""
+) -> list[Future[object]]:
     """Uploads of models that never end, all of which have arrived."""
     before = set(world.staged())
-    models = [odd(f"hang:{id(who)} {each}") for each in range(number)]
+    models = [odd(f"hang:{id(who)} {each}{more}") for each in range(number)]
     sent = [threads.submit(who.upload, data) for data in models]
     sizes = sorted(map(len, models))
     _until(lambda: sorted(size for name, size in world.staged().items() if name not in before) == sizes)
@@ -123,6 +130,20 @@ def test_another_key_overtakes(world: World, caller: Caller) -> None:
         other = caller("other")
         for _ in range(3):
             assert other.upload(onnx_model()).status_code == 200
+        assert not any(future.done() for future in sent)
+        world.farm.inspection.close()
+
+
+def test_one_large_model_is_read_at_a_time(large_from_1000_bytes: None, world: World, caller: Caller) -> None:
+    """Each may take all the memory that one may take; small ones go on meanwhile."""
+    with ThreadPoolExecutor(60) as threads:
+        sent = _hanging(world, caller("one"), 1, threads, "x" * 1000)
+        other = caller("other")
+        large = threads.submit(other.upload, odd("sleep:0" + " " * 1000))
+        _until(lambda: len(world.staged()) == 2)
+        for _ in range(3):
+            assert other.upload(onnx_model()).status_code == 200
+        assert not large.done()
         assert not any(future.done() for future in sent)
         world.farm.inspection.close()
 

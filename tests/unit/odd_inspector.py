@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import stat
@@ -21,8 +22,11 @@ from trtfarm.contract.profiles import TensorInfo
 from trtfarm.inspection import child
 from trtfarm.inspection.inspect import inspect_model
 
+_forks: list[None] = []  # of the inspector, as the process that reads has inherited it
+
 
 def main(descriptor: int, sandbox: str) -> None:
+    os.register_at_fork(before=lambda: _forks.append(None))
     child.main(descriptor, sandbox, _read)
 
 
@@ -51,12 +55,17 @@ def _read(file: BinaryIO, sizes: Mapping[str, int] | None) -> ModelInfo:
             pass
     elif what == "sleep":
         time.sleep(float(argument))
+    elif what == "crash once":
+        if len(_forks) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
     elif what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif what == "raise":
         raise RuntimeError(argument)
     elif what == "pid":
         return _told(os.getpid())
+    elif what == "memory":
+        return _told(resource.getrlimit(resource.RLIMIT_AS)[1] >> 30)
     elif what == "say":
         _say(argument.encode())
     elif what == "say twice":

@@ -123,11 +123,15 @@ class UploadService:
         """
         request, complete = await to_thread.run_sync(self._announced, upload_id, principal)
         if complete:
-            if offset == request.size_bytes:
-                return self._view(upload_id, request, complete=True)
-            raise OffsetMismatchError(f"Upload {upload_id} is complete.", offset=request.size_bytes)
+            return self._completed(upload_id, request, offset)
         with self._locked(upload_id) as descriptor:
             have = os.fstat(descriptor).st_size
+            if not have:
+                # Perhaps a new file: somebody else has completed the upload since, and removed its own.
+                request, complete = await to_thread.run_sync(self._announced, upload_id, principal)
+                if complete:
+                    self._path(upload_id).unlink(missing_ok=True)
+                    return self._completed(upload_id, request, offset)
             if have != offset:
                 raise OffsetMismatchError(
                     f"Upload {upload_id} stands at {have}, not at {offset}.",
@@ -139,6 +143,12 @@ class UploadService:
             if have < request.size_bytes:
                 return self._view(upload_id, request, complete=False)
             return await self._accept(upload_id, principal, request)
+
+    def _completed(self, upload_id: str, request: UploadRequest, offset: int) -> UploadView:
+        """Raises OffsetMismatchError: there are bytes to come, and none are wanted."""
+        if offset == request.size_bytes:
+            return self._view(upload_id, request, complete=True)
+        raise OffsetMismatchError(f"Upload {upload_id} is complete.", offset=request.size_bytes)
 
     def remove_accepted(self) -> None:
         """Files that are in the store since a process that was killed had no time to remove them here."""
