@@ -17,7 +17,7 @@ from trtfarm.contract.digest import Digest
 from trtfarm.contract.jobs import Disposition, JobKind, JobState
 from trtfarm.contract.spec import BuildSpec
 from trtfarm.contract.target import Target
-from trtfarm.contract.v1 import VERSION_HEADER, JobView, PlanView, SubmissionView
+from trtfarm.contract.v1 import VERSION_HEADER, CancelledJobView, JobView, PlanView, SubmissionView
 from trtfarm.contract.value import Value
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -83,6 +83,10 @@ def job(
         "error": None,
     }
     return JobView.model_validate(fields | more)
+
+
+def withdrawn(of: JobView) -> CancelledJobView:
+    return CancelledJobView(**of.model_dump(), others=0)
 
 
 def submission(of: JobView) -> SubmissionView:

@@ -31,6 +31,7 @@ from tests.security.liar import (
     refused,
     said,
     submission,
+    withdrawn,
 )
 from trtfarm.cli.main import app
 from trtfarm.contract.benchmark import BenchmarkOptions, BenchmarkView, Measurement, Metric, Usage
@@ -316,7 +317,7 @@ LIES: list[tuple[str, str, Reply, Ask]] = [
         lambda sdk: sdk.job(job(None, state=JobState.QUEUED)),
     ),
     (
-        "cancel", "POST /v1/jobs/job-1/cancel", said(job(None, job_id="job-2", others=0)),
+        "cancel", "POST /v1/jobs/job-1/cancel", said(withdrawn(job(None, job_id="job-2"))),
         lambda sdk: sdk.cancel("job-1"),
     ),
     (
