@@ -188,7 +188,7 @@ def _locked(file: BinaryIO, *, wait: bool) -> bool:
 
 
 def _umask() -> int:
-    """Of this process. Setting it to read it would be seen by other threads."""
+    """This process's umask. Setting it to read it would be seen by other threads."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)

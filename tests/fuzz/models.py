@@ -140,7 +140,7 @@ class Pipeline:
         return Outcome.TIMED_OUT if time.monotonic() > self._deadline else None
 
     def _open_sockets(self) -> int:
-        """Of the TensorRT child and what it has forked."""
+        """The sockets of the TensorRT child and what it has forked."""
         mine = [pid for pid in children(os.getpid()) if _CHILD in command_of(pid)]
         return max((sockets(each) for pid in mine for each in (pid, *children(pid))), default=0)
 

@@ -112,7 +112,7 @@ class Mutator:
         return self.random.choice(SMALL_INTS if self.random.random() < 0.7 else INTS)
 
     def name(self, graph: GraphProto) -> str:
-        """Of a value that is there."""
+        """A change of a value that is there."""
         names = [
             *(value.name for value in graph.input),
             *(tensor.name for tensor in graph.initializer),

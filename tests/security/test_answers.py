@@ -525,7 +525,7 @@ IO = json.dumps(
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/up", "..", "a/../../up", ".", "~"])
 def test_a_name_of_a_server_stays_in_the_folder(liar: Liar, tmp_path: Path, name: str) -> None:
-    """Of a row of a campaign, which becomes a folder."""
+    """A name of a campaign's row, which becomes a folder."""
     made = plan(WANTED, io=digest(IO))
     liar.holds(made, WANTED)
     liar.routes[f"GET /v1/artifacts/{digest(IO)}"] = Reply(IO)

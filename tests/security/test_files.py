@@ -191,7 +191,7 @@ def planted_link(path: Path, victim: Path) -> None:
 
 
 def planted_file(path: Path, victim: Path) -> None:
-    """Of somebody who reads it, and goes on writing to it."""
+    """A file that somebody reads, and goes on writing to."""
     path.write_bytes(b"planted")
     path.chmod(0o666)
 

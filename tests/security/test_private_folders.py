@@ -35,7 +35,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture(autouse=True)
 def _loose_umask() -> Iterator[None]:
-    """Of a machine where a user's group is shared: what depends on the umask shows."""
+    """The umask of a machine where a user's group is shared: what depends on it shows."""
     before = os.umask(0o002)
     yield
     os.umask(before)
@@ -174,7 +174,7 @@ def test_a_home_that_others_write_into(tmp_path: Path) -> None:
 
 
 def test_a_home_where_others_left_an_address(tmp_path: Path) -> None:
-    """Of a server of theirs, as if it were that of the process which runs the farm."""
+    """The address of a server of theirs, as if it were that of the process which runs the farm."""
     with lying() as liar:
         home = tmp_path / "home"
         home.mkdir()

@@ -97,7 +97,7 @@ class Slot:
 
 
 def children() -> set[int]:
-    """Of this process, those that are children of workers: it has others, as servers."""
+    """This process's children that a worker would have: it has others, as servers."""
     found = psutil.Process().children()
     return {process.pid for process in found if "tests.security.hostile_child" in process.cmdline()}
 

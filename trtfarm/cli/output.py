@@ -106,7 +106,7 @@ def print_fields(fields: dict[str, object]) -> None:
 
 
 def size_bytes(text: str) -> int:
-    """Of ``50GiB``, ``1.5T`` or a plain number: 1 K is 1024. Raises ValueError."""
+    """The bytes that ``50GiB``, ``1.5T`` or a plain number say: 1 K is 1024. Raises ValueError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no size; write it as 50GiB.")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_NODES: Final = 1_000_000
 MAX_PARTS: Final = 4_000_000
-"""Of all kinds together: an upper limit for the time that reading takes."""
+"""Parts of all kinds together: an upper limit for the time that reading takes."""
 MAX_LISTED: Final = 10_000
 """Inputs and outputs together, and external files: what a ``ModelInfo`` may list."""
 MAX_NAME_BYTES: Final = 1024

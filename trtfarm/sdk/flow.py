@@ -15,7 +15,7 @@ import httpx
 T = TypeVar("T")
 E = TypeVar("E")
 MOST_ANSWER_BYTES = 256 * 2**20
-"""Of a document; the largest are matrices of thousands of cells."""
+"""Bytes of a document; the largest are matrices of thousands of cells."""
 
 
 @dataclass(frozen=True)

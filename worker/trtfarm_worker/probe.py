@@ -34,7 +34,7 @@ MODEL = (
 
 
 class Probe:
-    """Of one worker. ``folder``: where it may make folders; ``stopping``: whether the worker is."""
+    """A worker's own build. ``folder``: where it may make folders; ``stopping``: whether the worker is."""
 
     def __init__(self, info: WorkerInfo, folder: Path, stopping: Callable[[], bool]) -> None:
         self._spec = BuildSpec(model=Digest.of_bytes(MODEL), target=_target(info))
@@ -86,14 +86,14 @@ class Probe:
             os.close(lock)
 
     def remove_litter(self) -> None:
-        """Of workers that were killed. Raises OSError."""
+        """Removes what killed workers left. Raises OSError."""
         for path, lock in OwnedFolders(self._folder).abandoned():
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
 
 
 def _target(info: WorkerInfo) -> Target:
-    """Of the worker's GPU, or the first that it builds for without one."""
+    """The worker's GPU, or the first target that it builds for without one."""
     gpu, device = info.gpus[0], info.device
     capability = device.compute_capability if device else parse_capability(gpu)
     return Target(gpu=gpu, compute_capability=capability or "", runtime=info.runtime)

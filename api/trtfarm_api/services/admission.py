@@ -19,7 +19,7 @@ _HINT = "Finish the uploads under way, or ask the farm's operator: trtfarm key l
 
 
 class Need(NamedTuple):
-    """Of one upload: bytes that have not arrived, and all of them."""
+    """What one upload takes: the bytes that have not arrived, and all of them."""
 
     rest_bytes: int
     size_bytes: int

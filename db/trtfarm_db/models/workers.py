@@ -31,7 +31,7 @@ class Worker(Base):
 
 
 class ApiKey(Base):
-    """Of a key only the SHA-256 of its secret is kept.
+    """An API key; only the SHA-256 of its secret is kept.
 
     ``max_running``: of its jobs at a time. ``max_bytes``: of what it has uploaded and announced.
     """

@@ -64,7 +64,7 @@ class ParticipantRepository:
         )
 
     def joined(self, job_ids: Iterable[str]) -> None:
-        """Of jobs, locked, that somebody has joined: nobody cancels them any more, and more may pay."""
+        """Keeps locked jobs that somebody has joined: nobody cancels them any more, and more may pay."""
         for some in in_batches(job_ids):
             asked = Job.cancel_requested_at.is_not(None)
             changed = select(Job).where(Job.id.in_(some), asked | (Job.quota != ""))

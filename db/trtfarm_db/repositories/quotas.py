@@ -55,7 +55,7 @@ class QuotaRepository:
         return list(self._connection.execute(_open(tuple(queues))).scalars())
 
     def limits(self, queues: Sequence[str], most: int) -> Limits:
-        """Of what waits in these queues."""
+        """The quotas of what waits in these queues."""
         quotas = select(QuotaMember.quota).distinct().subquery()
         waiting = select(quotas.c.quota).where(_waits(queues, quotas.c.quota)).order_by(quotas.c.quota)
         rows = self._connection.execute(

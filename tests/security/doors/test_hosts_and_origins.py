@@ -181,7 +181,7 @@ def test_names_without_a_setting(host: str, accepted: set[str]) -> None:
 
 
 def test_the_address_of_a_connection_is_a_name_too() -> None:
-    """For who calls http://10.0.0.5:8420 on a farm that listens everywhere; no name server can lead there."""
+    """Clients may call a farm that listens everywhere by its address; no name server can lead there."""
     assert _own_address({"server": ("10.0.0.5", 8420)}) == "10.0.0.5"
     assert _own_address({"server": ("/run/farm/api", None)}) == EMBEDDED_HOST
 

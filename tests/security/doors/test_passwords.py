@@ -153,7 +153,7 @@ def part(tmp_path: Path, name: str, url: str, **settings: str) -> Iterator[Proce
 
 @pytest.fixture
 def guarded_url(postgres_server: services.PostgresServer) -> Iterator[str]:
-    """Of a database that takes any password, this one too."""
+    """The URL of a database that takes any password, this one too."""
     with postgres_server.database() as url:
         whole = make_url(url).set(password=PASSWORD).render_as_string(hide_password=False)
         done = run_cli("db", "upgrade", env=clean_environment() | {"TRTFARM_DATABASE_URL": whole})

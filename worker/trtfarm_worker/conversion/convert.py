@@ -58,7 +58,7 @@ class Order(Value):
 
 
 class Bounds(NamedTuple):
-    """Of one conversion.
+    """The limits of one conversion.
 
     Attributes:
         folder: empty; the process may write there, and nowhere else.
