@@ -80,10 +80,13 @@ def test_without_keys_on_loopback_only(farm: Farm) -> None:
     assert "server.require_keys" in done.err
 
 
-def test_a_first_key_that_cannot_be_written(farm: Farm, postgres_server: services.PostgresServer) -> None:
+def test_a_first_key_that_cannot_be_written(
+    farm: Farm, postgres_server: services.PostgresServer, tmp_path: Path
+) -> None:
+    (tmp_path / "admin.key").mkdir()
     with postgres_server.database() as url:
         run(farm, "db", "upgrade", TRTFARM_DATABASE_URL=url)
-        done = run(farm, "serve", TRTFARM_DATABASE_URL=url, TRTFARM_SERVER_STAGING="/proc/none")
+        done = run(farm, "serve", TRTFARM_DATABASE_URL=url, TRTFARM_SERVER_STAGING=str(tmp_path))
         assert done.code == 2, done
         assert "trtfarm key create" in done.err
         assert run(farm, "key", "list", "--json", TRTFARM_DATABASE_URL=url).document["keys"] == []

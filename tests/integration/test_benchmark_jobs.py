@@ -154,6 +154,19 @@ def test_a_lease_that_ran_out_is_not_renewed_on_a_gpu_that_has_another_job_since
     assert farm.state(first.job_id) is farm.state(second.job_id) is JobState.RUNNING
 
 
+class Stages:
+    """What an attempt tells meanwhile; nothing stops it."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def check(self) -> None:
+        """Nothing."""
+
+
 def test_the_worker_fetches_inputs_from_files(farm: Farm, tmp_path: Path) -> None:
     shop, contents = Shop(farm, tmp_path), {"x": b"12345678", "a/b": b"ids"}
     digests = {name: shop.store.put_bytes(data)[0] for name, data in contents.items()}
@@ -170,12 +183,12 @@ def test_the_worker_fetches_inputs_from_files(farm: Farm, tmp_path: Path) -> Non
     )  # fmt: skip
     workshop, folder = dataclasses.replace(shop.workshop, device=DEVICE), tmp_path / "attempt"
     folder.mkdir()
-    stages: list[str] = []
-    with Benchmark(workshop, claim, folder).request(stages.append) as request:
+    watch = Stages()
+    with Benchmark(workshop, claim, folder).request(watch) as request:
         read = {name: Path(path).read_bytes() for name, path in request.input_paths.items()}
     assert read == contents
     assert {Path(path).parent for path in request.input_paths.values()} == {folder}
-    assert stages == ["fetching plan", "fetching inputs"]
+    assert watch.stages == ["fetching plan", "fetching inputs"]
 
 
 def test_other_inputs_are_another_job(farm: Farm) -> None:
