@@ -34,7 +34,7 @@ from trtfarm_worker.settings import WorkerSettings
 
 POLL_SECONDS = 0.1
 _MESSAGE_LIMIT_BYTES = 4 << 20
-# A fork begins with no memory of its own: large pages and one heap make a tenth of the page faults in a build.
+# A fork has no memory of its own yet: large pages and one heap make a tenth of the page faults of a build.
 _MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=268435456"
 _ended: TypeAdapter[Ended] = TypeAdapter(Ended)
 T = TypeVar("T")
