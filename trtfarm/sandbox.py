@@ -43,7 +43,6 @@ _GPU_FACTS: Final = (
     *("/usr/local/cuda", "/run/nvidia"),
 )
 _GPU_DEVICES: Final = ("/dev/dri", "/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels")
-_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - where CUDA's driver keeps what its threads share
 _NAMES_OF_THREADS: Final = "/proc/self/task"  # the driver names its own, or does not start
 _OPEN_FILES: Final = 4096
 _CAPSET: Final = {"x86_64": 126, "aarch64": 91}
@@ -83,7 +82,7 @@ class Box:
         write: folders in which it may make, change and remove regular files and folders.
         memory_bytes: of address space. Not for a GPU: CUDA's driver maps more than there is.
         file_bytes: how large a file it may write.
-        gpu: NVIDIA's devices, shared memory, and what the driver reads of the machine.
+        gpu: NVIDIA's devices, and what the driver reads of the machine.
     """
 
     read: tuple[Path, ...] = ()
@@ -207,7 +206,6 @@ def _gpu_rules() -> Iterator[tuple[Path, int]]:
         yield from _if_there(fact, landlock.READ)
     for device in (*_GPU_DEVICES, *map(str, sorted(Path("/dev").glob("nvidia*")))):
         yield from _if_there(device, landlock.READ | landlock.DEVICE)
-    yield from _if_there(_SHARED_MEMORY, landlock.WRITE)
     yield from _if_there(_NAMES_OF_THREADS, landlock.READ | landlock.REWRITE)
 
 

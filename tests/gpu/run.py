@@ -69,10 +69,9 @@ class Run:
             log.close()
 
     def cli(self, *arguments: str) -> dict[str, Any]:
-        environment = os.environ | {
-            "TRTFARM_URL": f"http://127.0.0.1:{PORT}",
-            "TRTFARM_API_KEY": (self.home / "token").read_text().strip(),
-        }
+        environment = os.environ | {"TRTFARM_URL": f"http://127.0.0.1:{PORT}"}
+        if (self.home / "token").exists():
+            environment["TRTFARM_API_KEY"] = (self.home / "token").read_text().strip()
         done = subprocess.run(
             [sys.executable, "-m", "trtfarm", *arguments, "--json"],
             env=environment,

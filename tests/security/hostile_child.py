@@ -249,8 +249,7 @@ DEEDS["make any refused call"] = _refused_calls
 ITS_OWN = {"read its model", "write its plan", "start a thread"}
 TWO_JOBS = {"linger", "pause", "wait for the theft"}
 FORBIDDEN = [name for name in DEEDS if name not in ITS_OWN | TWO_JOBS]
-# What CUDA's driver shares among its threads; memory is not limited there, and not taken in a test.
-ALLOWED_ON_A_GPU = {"write into shared memory"}
+# Memory is not limited there, and not taken in a test.
 UNLIMITED_ON_A_GPU = {"take all memory"}
 REFUSED = {"EPERM", "EACCES", "EFBIG", "MemoryError: ", "ValueError: not allowed to raise maximum limit"}
 
