@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,7 @@ from trtfarm.cli.fleet import _sandbox as shown
 from trtfarm.contract.v1 import WorkerView
 from trtfarm.contract.worker import WorkerCondition
 from trtfarm.sandbox import Part
+from trtfarm_worker.agent import Agent
 
 FULL = tuple(Part)
 
@@ -51,3 +54,18 @@ def test_the_doctor(monkeypatch):
     monkeypatch.setattr(sandbox.landlock, "abi", lambda: 0)
     assert not look().ok
     assert "Landlock" in look().advice
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (FULL, ["sandbox: privileges, calls, files, tcp, signals"]),
+        (FULL[:3], ["sandbox: privileges, calls, files", "has no sandbox for: tcp, signals"]),
+        ((), ["worker.sandbox is off: a model can reach all that this worker can"]),
+    ],
+)
+def test_a_worker_says_so_at_its_start(caplog, parts, told):
+    with caplog.at_level(logging.INFO):
+        Agent._tell_of_the_sandbox(SimpleNamespace(_sandbox=parts))
+    assert len(caplog.messages) == len(told)
+    assert all(text in message for text, message in zip(told, caplog.messages, strict=True))
