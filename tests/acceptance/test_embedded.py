@@ -104,7 +104,8 @@ def test_two_builds_at_the_same_time_in_one_home(shell: Shell, tmp_path: Path) -
     for job in jobs:
         attempts = shell.run("job", "show", job["job_id"], "--json").document["attempts"]
         assert attempts[-1]["outcome"] == "complete"
-        assert {attempt["outcome"] for attempt in attempts[:-1]} <= {"released"}
+        # A machine that is busy for longer than a lease loses one.
+        assert {attempt["outcome"] for attempt in attempts[:-1]} <= {"released", "lost"}
 
 
 def test_ctrl_c_leaves_the_job_queued_and_watch_finishes_it(shell: Shell) -> None:

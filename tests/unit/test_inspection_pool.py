@@ -188,9 +188,9 @@ def test_keeps_no_failed_model(odd_pool, odd, tmp_path):
 
 @pytest.mark.parametrize("what", ["hang", "spin"])
 def test_timeout_kills(what, odd):
-    with InspectionPool(module="tests.unit.odd_inspector", timeout_seconds=0.5) as pool:
+    with InspectionPool(module="tests.unit.odd_inspector", timeout_seconds=3) as pool:
         pid = pool.inspect(odd("pid")).node_count
-        with pytest.raises(ResourceLimitError, match=r"0\.5 s"):
+        with pytest.raises(ResourceLimitError, match="3 s"):
             pool.inspect(odd(what))
         assert _gone(pid)
         assert pool.inspect(odd("pid")).node_count != pid
