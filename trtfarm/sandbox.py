@@ -153,7 +153,7 @@ def confine(box: Box, mode: Mode = Mode.AUTO) -> tuple[Part, ...]:
     _drop_capabilities()
     _prctl(_PR_SET_DUMPABLE, 0)
     if Part.CALLS in parts:
-        seccomp.install(cuda_loads=box.gpu)
+        seccomp.install(seccomp.CUDA_LOADS if box.gpu else frozenset())
     return parts
 
 
@@ -164,7 +164,7 @@ def tighten(parts: Collection[Part]) -> None:
         OSError: the kernel refuses.
     """
     if Part.CALLS in parts:
-        seccomp.install()
+        seccomp.install(seccomp.CUDA)
 
 
 def _limit(box: Box) -> None:

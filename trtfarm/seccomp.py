@@ -75,7 +75,8 @@ _REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "request_key": (249, 218),
     "keyctl": (250, 219),
     "flock": (73, 32),
-    # What Landlock does not know: modes, owners, times and attributes of files anywhere; links.
+    # What Landlock does not know: modes, owners, times and attributes of files anywhere, links, and what comes
+    # and goes in a folder.
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),
@@ -100,6 +101,10 @@ _REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "symlinkat": (266, 36),
     "link": (86, None),
     "linkat": (265, 37),
+    "truncate": (76, 45),  # Landlock knows it since Linux 6.2
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262),
@@ -169,7 +174,6 @@ _KILL, _TGKILL = (62, 129), (234, 131)
 _SIGQUEUE, _TGSIGQUEUE = (129, 138), (297, 240)
 _PRLIMIT, _SETAFFINITY = (302, 261), (203, 122)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
-_CUDA_LOADS: Final = {"socket", "bind", "listen"}
 _AF_UNIX: Final = 1
 _CLONE_THREAD: Final = 0x10000
 _NAMESPACES: Final = 0x7E020000 | 0x80  # CLONE_NEWNS … CLONE_NEWNET, CLONE_NEWTIME
@@ -189,7 +193,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def prepare() -> None:
     """What ``install`` can do ahead, for processes that this one forks."""
-    _general(platform.machine(), cuda_loads=False)
+    _general(platform.machine(), frozenset())
 
 
 def is_known() -> bool:
@@ -197,19 +201,26 @@ def is_known() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def install(*, cuda_loads: bool = False) -> None:
+CUDA: Final = frozenset({"inotify_init", "inotify_init1", "inotify_add_watch"})
+"""What a driver may use as long as it lives: not seen, and not tried without."""
+CUDA_LOADS: Final = CUDA | {"socket", "bind", "listen"}
+"""What it uses to load: without a Unix socket to listen on, it does not (580.159, H200). It connects to
+nobody and accepts nothing."""
+
+
+def install(leave: frozenset[str] = frozenset()) -> None:
     """Refuses the calls to every thread of this process, for good. ``no_new_privs`` must be set.
 
     Args:
-        cuda_loads: its driver still makes a Unix socket and listens on it, without which it does not start
-            (580.159, H200). It connects to nobody and accepts nothing. Install the whole filter afterwards.
+        leave: names of calls that are not refused; of sockets, only Unix ones. A second filter may refuse
+            them later.
 
     Raises:
         OSError: the kernel has no seccomp filters.
     """
     machine = platform.machine()
     column, _ = _ARCHITECTURES[machine]
-    program = _general(machine, cuda_loads=cuda_loads) + _packed(_of_process(column, os.getpid()))
+    program = _general(machine, leave) + _packed(_of_process(column, os.getpid()))
     instructions = ctypes.create_string_buffer(program)
     filtered = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(instructions))
     result = _libc.syscall(
@@ -221,16 +232,16 @@ def install(*, cuda_loads: bool = False) -> None:
 
 
 @cache
-def _general(machine: str, *, cuda_loads: bool) -> bytes:
+def _general(machine: str, leave: frozenset[str]) -> bytes:
     """The filter's beginning, the same for every process."""
-    return _packed(_of_all(*_ARCHITECTURES[machine], cuda_loads=cuda_loads))
+    return _packed(_of_all(*_ARCHITECTURES[machine], leave))
 
 
 def _packed(instructions: Iterable[Instruction]) -> bytes:
     return b"".join(struct.pack("=HBBI", *each) for each in instructions)
 
 
-def _of_all(column: int, architecture: int, *, cuda_loads: bool) -> Iterator[Instruction]:
+def _of_all(column: int, architecture: int, leave: frozenset[str]) -> Iterator[Instruction]:
     yield _LOAD, 0, 0, _ARCHITECTURE
     yield _EQUAL, 1, 0, architecture
     yield _RETURN, 0, 0, _KILL_PROCESS
@@ -239,11 +250,11 @@ def _of_all(column: int, architecture: int, *, cuda_loads: bool) -> Iterator[Ins
     yield _RETURN, 0, 0, _refusal(errno.EPERM)
     yield _GREATER, 0, 1, _LAST_KNOWN
     yield _RETURN, 0, 0, _refusal(errno.ENOSYS)
-    if cuda_loads:
+    if "socket" in leave:
         yield from _when(_REFUSED["socket"][column] or 0, 0, _only(_AF_UNIX))
     for name, numbers in _REFUSED.items():
         number = numbers[column]
-        if number is not None and not (cuda_loads and name in _CUDA_LOADS):
+        if number is not None and name not in leave:
             yield _EQUAL, 0, 1, number
             yield _RETURN, 0, 0, _refusal(errno.EPERM)
     # The C library then uses clone, whose flags can be seen.

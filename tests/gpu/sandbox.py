@@ -29,7 +29,7 @@ from tests.security.hostile_child import (
     REFUSED,
     UNLIMITED_ON_A_GPU,
 )
-from trtfarm import landlock, sandbox
+from trtfarm import landlock, sandbox, seccomp
 from trtfarm.contract.benchmark import BenchmarkOptions
 from trtfarm.contract.digest import Digest
 from trtfarm.contract.spec import BuildSpec
@@ -191,6 +191,7 @@ def escape(slot: Slot, place: Path, mode: str, note: Any) -> None:
             "abstract": "nobody",
             "lock": lock.fileno(),
             "deeds": deeds,
+            "left": sorted(seccomp.CUDA),
         }
         model = place / "hostile"
         model.mkdir()

@@ -121,6 +121,12 @@ def _grow(request: BuildRequest) -> None:
         os.posix_fallocate(file.fileno(), 0, BIG)
 
 
+def _watch(path: str) -> None:
+    descriptor = libc.inotify_init1(0)
+    if descriptor < 0 or libc.inotify_add_watch(descriptor, path.encode(), 0x100) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
 def _set_attribute(path: str) -> None:
     os.setxattr(path, "user.farm", b"1")
 
@@ -167,6 +173,7 @@ DEEDS: dict[str, Callable[[BuildRequest, dict[str, Any]], object]] = {
     "move its model": lambda r, _: Path(r.model_path).rename(Path(r.plan_path).with_name("moved")),
     "write outside": lambda _, a: _write(f"{a['scratch']}/planted"),
     "truncate outside": lambda _, a: os.truncate(a["other_model"], 0),
+    "watch a folder": lambda _, a: _watch(a["scratch"]),
     "write into shared memory": lambda _, a: _write(a["shared_memory"]),
     "make a symbolic link": lambda r, _: Path(r.plan_path).with_name("link").symlink_to("/etc/shadow"),
     "make a link": lambda r, a: os.link(a["other_model"], Path(r.plan_path).with_name("link")),
@@ -237,7 +244,8 @@ def refused_calls() -> dict[str, str]:
 
 
 def _refused_calls(request: BuildRequest, aims: dict[str, Any]) -> None:
-    wrong = {name: told for name, told in refused_calls().items() if told != "EPERM"}
+    calls = refused_calls().items()
+    wrong = {name: told for name, told in calls if told != "EPERM" and name not in aims["left"]}
     if not wrong:
         raise PermissionError(errno.EPERM, "all are refused")
     raise RuntimeError(wrong)
@@ -249,8 +257,8 @@ DEEDS["make any refused call"] = _refused_calls
 ITS_OWN = {"read its model", "write its plan", "start a thread"}
 TWO_JOBS = {"linger", "pause", "wait for the theft"}
 FORBIDDEN = [name for name in DEEDS if name not in ITS_OWN | TWO_JOBS]
-# Memory is not limited there, and not taken in a test.
-UNLIMITED_ON_A_GPU = {"take all memory"}
+# Memory is not limited there, and not taken in a test. What CUDA may use is not refused.
+UNLIMITED_ON_A_GPU = {"take all memory", "watch a folder"}
 REFUSED = {"EPERM", "EACCES", "EFBIG", "MemoryError: ", "ValueError: not allowed to raise maximum limit"}
 
 
