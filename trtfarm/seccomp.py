@@ -75,7 +75,7 @@ _REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "request_key": (249, 218),
     "keyctl": (250, 219),
     "flock": (73, 32),
-    # What Landlock does not know: modes, owners, times and attributes of files anywhere, links, and what comes
+    # What Landlock does not know: modes, owners, times and attributes of files anywhere, links, what comes
     # and goes in a folder.
     "chmod": (90, None),
     "fchmod": (91, 52),

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,14 +40,15 @@ def handle(builder: Any, request: Any, send: Any) -> Any:
     except (AttributeError, ValueError):  # a benchmark, or a model that is one
         return honest(builder, request, send)
     told = {name: _outcome(DEEDS[name], request, aims) for name in aims["deeds"]}
-    open_ones = sorted(os.readlink(f"/proc/self/fd/{name}") for name in _descriptors())
-    plan = {"pid": os.getpid(), "told": told, "open": open_ones}
+    plan = {"pid": os.getpid(), "told": told, "open": sorted(_open_files())}
     Path(request.plan_path).write_text(json.dumps(plan))
     return Built(build_seconds=0, rss_bytes=1)
 
 
-def _descriptors() -> list[str]:
-    return [name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")]
+def _open_files() -> Iterator[str]:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own, or a thread's, has been closed
+            yield os.readlink(f"/proc/self/fd/{name}")
 
 
 def _outcome(deed: Callable[[Any, Any], object], request: BuildRequest, aims: dict[str, Any]) -> str:
