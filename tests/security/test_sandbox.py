@@ -244,6 +244,13 @@ def test_a_model_that_crashes_tensorrt_costs_no_new_process(slot):
     assert children() == before
 
 
+def test_what_ends_a_request_unexpectedly_is_in_its_log(slot):
+    """The process has no other place to tell it. Here, what stands in for TensorRT can build nothing."""
+    answer, folder = slot(GPU).give(model(helper.make_node("Relu", ["x"], ["y"])))
+    assert answer == Crashed(1)
+    assert "AttributeError" in (folder / "build.log").read_text()
+
+
 def model(node: onnx.NodeProto) -> bytes:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 4, 4]) for name in ("x", "y")]
     graph = helper.make_graph([node], "graph", ends[:1], ends[1:])

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -136,8 +137,8 @@ def handle(
 ) -> Done | Failed:
     """One request; every failure is a value."""
     with _logging_to(Path(request.log_path)) as log:
-        builder.log.start(log)
         try:
+            builder.log.start(log)
             return _answer(builder, request, lambda stage, part: send(Progressed(stage=stage, fraction=part)))
         except BuildRefusedError as error:
             # Seen with TensorRT-RTX 1.7.1: after a refused build, the same process builds other bytes.
@@ -146,6 +147,9 @@ def handle(
             return Failed(error=error_view(error))
         except OSError as error:
             return Failed(error=of_file(error).error, retryable=True)
+        except Exception:
+            traceback.print_exc()  # into the job's log: this process ends of it
+            raise
         finally:
             builder.log.start(None)
 
