@@ -131,6 +131,7 @@ def _show(report: dict[str, Any]) -> None:
         ("    built", models["built"]),
         ("    refused by TensorRT", models["refused by TensorRT"]),
         ("    crashed", models["crashes"]),
+        ("    ended at their limit of time", models["timeouts"]),
         ("  hangs", models["hangs"]),
         ("  escapes", models["escapes"]),
         ("  inspectors that died, or failed", models["inspector deaths"] + models["inspector faults"]),

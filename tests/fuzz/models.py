@@ -32,7 +32,7 @@ from trtfarm_worker.child.process import Crashed, Interrupted, TensorRTChild
 from trtfarm_worker.child.protocol import BuildRequest, Built, Failed
 from trtfarm_worker.settings import WorkerSettings
 
-LIMIT_SECONDS = 120.0  # for one model: what takes longer counts as a hang
+LIMIT_SECONDS = 120.0  # for one model
 _MEMORY_BYTES = 6 << 30
 _REPORT_SECONDS = 1.0
 _FEW = 1000  # models, for which it is not worth making those of every operator
@@ -65,7 +65,7 @@ class Pipeline:
         self._child.kill()
 
     def put(self, data: bytes, origin: str) -> str:
-        """What became of a model: ``built``, a code, ``crash SIGNAL`` or ``hang``."""
+        """What became of a model: ``built``, a code, ``crash SIGNAL``, ``timeout`` or ``hang``."""
         attempt = self._folder / "work" / "attempt"
         attempt.mkdir(exist_ok=True)
         model = attempt / "model.onnx"
@@ -78,7 +78,7 @@ class Pipeline:
         self._look(model, data, origin)
         for path in attempt.iterdir():
             path.unlink()
-        if verdict.startswith(("crash", "hang", "inspector died")):
+        if verdict.startswith(("crash", "hang", "timeout", "inspector died")):
             self._save(verdict, data, origin)
         return verdict
 
@@ -129,15 +129,18 @@ class Pipeline:
         if isinstance(done, Crashed):
             self.counts["crashes"] += 1
             self.counts[f"crash {done.status}"] += 1
+            if done.status is None or done.status >= 0:
+                self.counts["faults"] += 1  # TensorRT dies of signals: this was code of ours
             return f"crash {done.status}"
         assert isinstance(done, Interrupted)
-        self.counts["hangs"] += 1
-        return "hang in TensorRT"
+        # It was ended at its limit, as a job is by its own: what does not end then hangs.
+        self.counts["timeouts"] += 1
+        return "timeout in TensorRT"
 
     def _interruption(self) -> Outcome | None:
         if self._open_sockets() > self._sockets:
             self._escaped("a socket was opened")
-        return Outcome.TIMED_OUT if time.monotonic() > self._deadline else None
+        return Outcome.TIMEOUT if time.monotonic() > self._deadline else None
 
     def _open_sockets(self) -> int:
         """The sockets of the TensorRT child and what it has forked."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,6 +66,14 @@ def make_logger(trt: Any, log: Log) -> Any:
     return Logger()
 
 
+def _read(text: Callable[[], str]) -> str:
+    """What the bindings give as text may quote bytes of the model that are none."""
+    try:
+        return text()
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "replace")
+
+
 def parser_error(parser: Any, model: Path) -> ErrorView:
     """The nodes that the ONNX parser refuses, the first one in the message."""
     nodes: list[dict[str, Any]] = []
@@ -73,14 +82,14 @@ def parser_error(parser: Any, model: Path) -> ErrorView:
     deserialize = False
     for index in range(parser.num_errors):
         error = parser.get_error(index)
-        text = error.desc()
+        text = _read(error.desc)
         first = first or text
         code = str(error.code()).rpartition(".")[2]  # 8.6's members have no usable name
         deserialize |= code == "MODEL_DESERIALIZE_FAILED"
         # The importer asks for a plugin of the operator's name before it gives up.
         unsupported |= code.startswith("UNSUPPORTED") or "lugin not found" in text or "No importer" in text
         if hasattr(error, "node_operator"):
-            operator, name = error.node_operator(), error.node_name()
+            operator, name = _read(error.node_operator), _read(error.node_name)
         else:
             operator, name = node_at(model, error.node())
         if (operator or name) and len(nodes) < _NODES_TOLD:
