@@ -205,7 +205,7 @@ def test_the_script_that_starts_redis(tmp_path):
     """Run as far as the server: the file of users that it makes is the one that tests/security tries."""
     script = SERVICES["redis"]["command"][0].replace("$$", "$")
     rules = ROOT / DOCUMENT["configs"]["redis-users.acl"]["file"]
-    script = script.replace("/redis-users.acl", str(rules)).replace("/tmp/", f"{tmp_path}/")
+    script = script.replace("/tmp/", f"{tmp_path}/").replace("/redis-users.acl", str(rules))
     script = script.replace("exec redis-server", "echo")
     environment = {"REDIS_PASSWORD": "0123abcd", "PATH": os.environ["PATH"]}
     shell = [*SERVICES["redis"]["entrypoint"], script]

@@ -70,8 +70,8 @@ def _read(text: Callable[[], str]) -> str:
     """What the bindings give as text may quote bytes of the model that are none."""
     try:
         return text()
-    except UnicodeDecodeError as error:
-        return error.object.decode("utf-8", "replace")
+    except UnicodeDecodeError as wrong:
+        return wrong.object.decode("utf-8", "replace")
 
 
 def parser_error(parser: Any, model: Path) -> ErrorView:
