@@ -203,9 +203,9 @@ def is_known() -> bool:
 
 CUDA: Final = frozenset({"inotify_init", "inotify_init1", "inotify_add_watch"})
 """What a driver may use as long as it lives: not seen, and not tried without."""
-CUDA_LOADS: Final = CUDA | {"socket", "bind", "listen"}
-"""What it uses to load: without a Unix socket to listen on, it does not (580.159, H200). It connects to
-nobody and accepts nothing."""
+CUDA_LOADS: Final = CUDA | {"socket", "bind", "listen", "truncate"}
+"""What it uses to load, or may: without a Unix socket to listen on, it does not (580.159, H200). It connects
+to nobody and accepts nothing."""
 
 
 def install(leave: frozenset[str] = frozenset()) -> None:
