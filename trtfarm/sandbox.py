@@ -102,7 +102,7 @@ def offered() -> tuple[Part, ...]:
     """What this machine can put in force."""
     version = landlock.abi()
     there = {
-        Part.PRIVILEGES: True,
+        Part.PRIVILEGES: platform.machine() in _CAPSET,
         Part.CALLS: seccomp.is_known(),
         Part.FILES: version >= 1,
         Part.TCP: version >= 4,
@@ -228,7 +228,7 @@ def _drop_capabilities() -> None:
     """As root, a process has those that open every file and trace every process."""
     header = struct.pack("=Ii", _CAPABILITIES_V3, 0)
     number = _CAPSET.get(platform.machine())
-    if number is not None and _libc.syscall(number, header, bytes(24)) != 0:
+    if number is not None and _libc.syscall(number, header, bytes(24)) != 0:  # else not told as in force
         raise OSError(ctypes.get_errno(), "The capabilities cannot be dropped.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +57,6 @@ HERE = MachineRequest(gpu="NVIDIA L4", runtime=RUNTIME)
 MACHINE = Machine(gpu="l4", compute_capability="8.9", runtime=RUNTIME)
 GOOD, BAD = plan(WANTED), plan(OTHER)
 REQUEST = JobRequest(model=MODEL, target=TargetRequest(gpu="cc-8.9", runtime="tensorrt-rtx"))
-
-
-@pytest.fixture
-def liar() -> Iterator[Liar]:
-    with lying() as liar:
-        yield liar
-
-
-@pytest.fixture
-def sdk(liar: Liar) -> Iterator[FarmClient]:
-    with FarmClient(liar.url) as client:
-        yield client
 
 
 @pytest.fixture

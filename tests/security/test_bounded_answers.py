@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.security.liar import WANTED, Liar, Reply, digest, lying, plan
+from tests.security.liar import WANTED, Liar, Reply, digest, plan
 from trtfarm.errors import AnswerMismatchError, AnswerTooLargeError, LocalFileError, TrtFarmError
 from trtfarm.sdk import bounded, flow
 from trtfarm.sdk.aio import AsyncFarmClient
@@ -23,18 +23,6 @@ from trtfarm.sdk.client import FarmClient
 SMALL = 100_000
 PLAN = plan(WANTED)
 CONTENT = f"GET /v1/plans/{PLAN.digest}/content"
-
-
-@pytest.fixture
-def liar() -> Iterator[Liar]:
-    with lying() as liar:
-        yield liar
-
-
-@pytest.fixture
-def sdk(liar: Liar) -> Iterator[FarmClient]:
-    with FarmClient(liar.url) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
